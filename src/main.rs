@@ -1,6 +1,6 @@
-//! Arguments in, exit code out: the tool is in [`cli`], all else in the library.
+//! Arguments in, exit code out: the tool is in [`cli`], everything else in the library.
 //!
-//! Knows nothing of what is done between the two.
+//! Knows nothing of what is done in between.
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::string_slice))]
 

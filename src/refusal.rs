@@ -1,8 +1,8 @@
-//! Why something is left alone: the one list; and below it, what [`help`]s.
+//! The reasons why something is left alone, in one list; [`help`] says what helps against each.
 //!
-//! Where a choice of the caller decides, the reason names it as a [`Setting`].
+//! Where an option of the caller decides, the reason names it as a [`Setting`].
 //!
-//! Knows what can be in the way; neither where that is found nor which flag would help.
+//! Knows what can prevent a fusion, not where that is found or which flag would help.
 
 pub mod help;
 
@@ -16,19 +16,19 @@ pub enum NotLinear {
     /// The operator is not affine.
     #[error("{0} is not linear")]
     Operator(String),
-    /// An operator of somebody's own, whatever it is called.
+    /// A custom operator, whatever it is called.
     #[error("operator {0} is not in the ONNX standard")]
     Foreign(String),
-    /// A node that contradicts the operator's definition.
+    /// The node contradicts the operator's definition.
     #[error("{0}")]
     Malformed(&'static str),
-    /// Affine, but no convolution.
+    /// The operator is affine in general, but this node cannot be read as a convolution.
     #[error("{0}")]
     Unrepresentable(&'static str),
-    /// A node in training mode that is not converted.
+    /// The node is in training mode and is not converted.
     #[error("it stays in training mode: {0}")]
     Training(&'static str),
-    /// A node in training mode that is not converted, as asked for.
+    /// The node is in training mode and is not converted, as the caller asked.
     #[error("it stays in training mode because of {}", Setting::KeepTraining)]
     KeptTraining,
     /// A norm in training mode whose statistics were never trained.
@@ -38,32 +38,32 @@ pub enum NotLinear {
         Setting::ConvertTraining
     )]
     Untrained,
-    /// A limit of what is tried or followed; it is told by its name.
+    /// A limit of what is tried or followed, in words.
     #[error("{0}")]
     Limit(&'static str),
-    /// A weight or statistic that is computed from constants, beyond a limit.
+    /// A weight or statistic is computed from constants, beyond a limit.
     #[error("`{tensor}` is computed from constants, and not evaluated: {limit}")]
     Beyond {
         /// The weight or statistic.
         tensor: String,
-        /// What is met.
+        /// The limit that is met.
         limit: &'static str,
     },
-    /// A weight or statistic that is computed from constants, by what is not evaluated here.
+    /// A weight or statistic is computed from constants by an operator that is not evaluated.
     #[error("`{tensor}` is computed from constants by {operator}, which is not evaluated")]
     NotEvaluated {
         /// The weight or statistic.
         tensor: String,
-        /// What has no value.
+        /// The operator that is not evaluated.
         operator: String,
     },
-    /// A weight or statistic that is computed at run time.
+    /// A weight or statistic is computed at run time.
     #[error("`{0}` is not constant")]
     NotConstant(String),
-    /// A weight that is stored in few bits: fused, it would have to be quantized anew.
+    /// A weight is stored in few bits: fused, it would have to be quantized anew.
     #[error("`{0}` is quantized: fuse the float model, then quantize")]
     Quantized(String),
-    /// A weight that a caller of the model may replace, where such ones are kept.
+    /// A weight may be replaced by a caller of the model, and such weights are kept.
     #[error(
         "`{tensor}` is a graph input too, so a caller may override it (kept because of {setting})",
         tensor = .0,
@@ -73,18 +73,18 @@ pub enum NotLinear {
     /// Something depends on a size that the file does not fix.
     #[error("{0} is not known; the file leaves it open")]
     Open(String),
-    /// Something depends on a size that nobody can tell.
+    /// Something depends on a size that cannot be inferred.
     #[error("{0} is not known; it cannot be inferred")]
     NotInferable(String),
-    /// Something depends on a size that is not inferred, because a limit is met.
+    /// Something depends on a size that is not inferred because a limit is met.
     #[error("{what} is not inferred: {limit}")]
     NotInferred {
         /// The size, and what depends on it.
         what: String,
-        /// What is met.
+        /// The limit that is met.
         limit: &'static str,
     },
-    /// A constant that varies along other axes than the channels.
+    /// A constant varies along other axes than the channels.
     #[error("constant `{constant}` of shape {dims:?} is not one number per channel")]
     NotPerChannel {
         /// The constant.
@@ -92,58 +92,58 @@ pub enum NotLinear {
         /// Its shape.
         dims: Vec<usize>,
     },
-    /// What would be one map is no convolution.
+    /// Maps that would have to become one are not a single convolution.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// A vector of the wrong length.
+    /// A vector has the wrong length.
     #[error("`{constant}` is not a vector of {length} floats")]
     WrongLength {
         /// The vector.
         constant: String,
-        /// What is needed.
+        /// The length that is needed.
         length: usize,
     },
 }
 
-/// Why branches were not merged.
+/// Why something is left alone.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Reason {
-    /// They do not see the same feature map.
+    /// The branches do not read the same feature map.
     #[error("the branches read different tensors, `{left}` and `{right}`")]
     DifferentInputs {
-        /// Root of one.
+        /// The root of one branch.
         left: String,
-        /// Root of the other.
+        /// The root of the other branch.
         right: String,
     },
-    /// Their windows or channels do not fit.
+    /// The windows or channels of the branches do not fit.
     #[error(transparent)]
     Geometry(#[from] Refusal),
-    /// Something on the way is not linear.
+    /// A node on the way is not linear.
     #[error("node `{node}`: {why}")]
     NotLinear {
         /// The node.
         node: String,
-        /// Why it is not.
+        /// Why it is not linear.
         why: NotLinear,
     },
-    /// Legal, but not profitable.
+    /// The merge is legal, but does not pay.
     #[error("as one convolution it would need {after} weights instead of {before}")]
     Dearer {
-        /// Weights of what is there.
+        /// Number of weights before the merge.
         before: f64,
-        /// Weights of the result.
+        /// Number of weights of the result.
         after: f64,
     },
-    /// It would be right for other sizes only.
+    /// The merge would be right only for other sizes than the known ones.
     #[error("it could be merged only where {0}")]
     OutOfRange(String),
-    /// Merging it would not free it.
+    /// The branch is read elsewhere too, so merging it would not make its nodes superfluous.
     #[error(
         "branch `{0}` is read elsewhere too and must be kept, so merging it would cost more than it saves"
     )]
     ReadElsewhere(String),
-    /// Its kernel is not its own.
+    /// The kernel is read by other nodes too.
     #[error(
         "its kernel `{kernel}` is read by `{other}` too, and copies of such kernels would make \
          the model larger ({} allows them)",
@@ -157,13 +157,13 @@ pub enum Reason {
         /// By how many thousandths of its parameters the model would grow.
         thousandths: u64,
     },
-    /// The fused weights would not be what they are in the model's type.
+    /// The fused weights cannot be represented in the model's type.
     #[error(transparent)]
     Unfit(#[from] Unfit),
-    /// More than is followed or tried; the limit by its name.
+    /// A limit of what is followed or tried, in words.
     #[error("{0}")]
     Limit(&'static str),
-    /// It is written as it would be kept.
+    /// A branch stays apart from its kernel, and without it the merge does not pay.
     #[error(
         "{branch} stays apart: in one kernel, int8 weights would be {} (because of {})",
         less_exact(*together, *apart), Setting::KeepIdentity
@@ -171,9 +171,10 @@ pub enum Reason {
     KeptApart {
         /// The branch.
         branch: String,
-        /// The signal-to-noise ratio of the kernel's int8 weights with it, in dB.
+        /// The signal-to-noise ratio of the int8 weights of the kernel with the branch, in dB;
+        /// `None` if they are exact.
         together: Option<f64>,
-        /// The same without it.
+        /// The same if the two stay apart.
         apart: Option<f64>,
     },
     /// The fused weights could not be computed or proved.
@@ -181,32 +182,33 @@ pub enum Reason {
     Unproved {
         /// Why not.
         why: String,
-        /// What allows more, if a limit was met.
+        /// The setting that allows more, if a limit was met.
         setting: Option<Setting>,
     },
-    /// There is no convolution on either side that takes it.
+    /// There is no convolution on either side that can absorb the node.
     #[error("cannot be folded into a convolution: {before} precedes it, and {behind} follows it")]
     Between {
-        /// What makes what it reads.
+        /// The producer of its input.
         before: Neighbour,
-        /// What reads what it makes.
+        /// The reader of its output.
         behind: Neighbour,
     },
     /// A call of a local function that cannot be inlined.
     #[error("{0}")]
     Call(String),
-    /// What trains the model knows its tensors by their names.
+    /// The code that trains the model refers to its tensors by name.
     #[error(
         "the model has training information (`training_info`), which names weights and tensors \
          that would change"
     )]
     TrainingInfo,
-    /// The user said so.
+    /// The user asked to skip it.
     #[error("left alone because of {}", Setting::Skip)]
     Skipped,
 }
 
-/// How much less exact weights are whose signal-to-noise ratio is `after` dB instead of `before`.
+/// Says how much less exact weights are whose signal-to-noise ratio is `after` dB instead of
+/// `before`; `None` stands for exact weights.
 pub fn less_exact(after: Option<f64>, before: Option<f64>) -> String {
     match (after, before) {
         (Some(after), Some(before)) => format!("at {after:.1} dB instead of {before:.1} dB"),
@@ -218,40 +220,40 @@ pub fn less_exact(after: Option<f64>, before: Option<f64>) -> String {
 /// What stands beside a norm, scale or shift that stays.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Neighbour {
-    /// Nothing makes what it reads.
+    /// A tensor that no node makes.
     #[error("an input")]
     Input,
-    /// Nothing else has to read what it makes.
+    /// A graph output that no node reads.
     #[error("an output")]
     Output,
-    /// An operator that is no convolution.
+    /// An operator that is not a convolution.
     #[error("{0}")]
     Operator(String),
-    /// A sum, not all of whose summands are convolutions.
+    /// A sum, not all operands of which are convolutions.
     #[error("a sum with a summand that is no convolution")]
     Sum,
-    /// A sum that others read, too, as it is.
+    /// A sum that other nodes read too, as it is.
     #[error("a sum that other nodes read too")]
     SharedSum,
-    /// A sum of which it is a summand.
+    /// A sum of which the node is an operand.
     #[error("a sum")]
     Summand,
-    /// Several readers that it would have to go into, one by one.
+    /// Several readers, each of which would have to absorb the node.
     #[error("more than one node")]
     Readers,
-    /// A convolution of which it cannot be a part.
+    /// A convolution that the node cannot become a part of.
     #[error("a convolution ({0})")]
     Refusing(Refusal),
-    /// A convolution that others read, too, as it is.
+    /// A convolution that other nodes read too, as it is.
     #[error("a convolution that other nodes read too")]
     Shared,
-    /// A convolution that would take it, at a price.
+    /// A convolution that could absorb the node, but would be no cheaper.
     #[error("a convolution that would be no cheaper with it")]
     Dear,
 }
 
 impl NotLinear {
-    /// The choice of the caller that the message names.
+    /// Returns the caller's setting that the message names, if it names one.
     pub fn setting(&self) -> Option<Setting> {
         match self {
             NotLinear::Overridable(_) => Some(Setting::KeepOverridable),
@@ -261,7 +263,7 @@ impl NotLinear {
         }
     }
 
-    /// Whether a size that the file leaves open, once it is known, may change that.
+    /// Checks whether knowing a size that the file leaves open may change this.
     fn is_open(&self) -> bool {
         matches!(self, NotLinear::Open(_))
     }
@@ -301,7 +303,7 @@ impl NotLinear {
 }
 
 impl Reason {
-    /// The choice of the caller that the message names.
+    /// Returns the caller's setting that the message names, if it names one.
     pub fn setting(&self) -> Option<Setting> {
         match self {
             Reason::NotLinear { why, .. } => why.setting(),
@@ -315,13 +317,13 @@ impl Reason {
         }
     }
 
-    /// Whether a size that the file leaves open, once it is known, may change that.
+    /// Checks whether knowing a size that the file leaves open may change this.
     pub fn is_open(&self) -> bool {
         matches!(self, Reason::NotLinear { why, .. } if why.is_open())
     }
 
-    /// What it says of several places at once: the same of all that differ in names and counts
-    /// alone.
+    /// Returns the message for several places at once: the same for all reasons that differ only
+    /// in names and numbers.
     pub fn in_common(&self) -> String {
         match self {
             Reason::DifferentInputs { .. } => "the branches read different tensors".to_owned(),
@@ -346,7 +348,7 @@ impl Reason {
     }
 }
 
-/// What is left alone, in a word.
+/// The kind of thing that is left alone, in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Subject {
     /// A batch norm.
@@ -364,7 +366,7 @@ pub enum Subject {
     /// A sum.
     #[error("sum")]
     Sum,
-    /// What was planned to become one.
+    /// A planned block.
     #[error("block")]
     Block,
     /// Anything else.
@@ -375,21 +377,21 @@ pub enum Subject {
 /// A place that looks fusable and is left alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NearMiss {
-    /// What it is.
+    /// The kind of thing that is left alone.
     pub subject: Subject,
-    /// The node where the branches meet.
+    /// The name of the node, of the node where the branches meet, or of the block.
     pub node: String,
     /// Why it is left alone.
     pub reason: Reason,
 }
 
-/// Why fused weights do not exist in a type.
+/// Why fused weights cannot be represented in an element type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// One is too large, or no number at all.
+    /// A weight is too large, or not a number.
     #[error("a fused weight would not be finite in {0}")]
     NotFinite(Float),
-    /// All of a filter are too small.
+    /// All weights of a filter are too small.
     #[error(
         "the fused weights of channel {channel} would lose their precision: the largest is below \
          the smallest normal number of {float}"
@@ -400,7 +402,7 @@ pub enum Unfit {
         /// The output channel.
         channel: usize,
     },
-    /// What would be added in front of a kernel is out of proportion to what that reads.
+    /// The shift in front of a kernel is out of proportion to the kernel's input.
     #[error(
         "divided by its scale, the shift in front of the border would be too large in channel \
          {channel}, or too small for {float}"
@@ -411,7 +413,7 @@ pub enum Unfit {
         /// The channel.
         channel: usize,
     },
-    /// A border that they are to make is another one.
+    /// The values that fill a border differ from those that the fused weights would give there.
     #[error("its border is filled with values that differ from those of the operation before it")]
     Border,
 }

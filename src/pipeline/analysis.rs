@@ -1,7 +1,7 @@
-//! What is known of each graph of a model, and what is to be done with it.
+//! The analysis of each graph of a model: what its nodes mean, and what is to be done with them.
 //!
-//! Reads everything and changes nothing. Knows the planner and the operators, and neither
-//! files nor the report.
+//! Reads everything and changes nothing. Knows the planner and the operators, not files or the
+//! report.
 
 use std::sync::Arc;
 
@@ -17,24 +17,25 @@ use crate::pipeline::remains::Replaced;
 use crate::plan::{self, Block, BlockNames, Plan, UnprovedBlock, Wanted};
 use crate::refusal::{NearMiss, Reason, Subject};
 
-/// One graph of the model, as it is understood, and what is to be done with it.
+/// One graph of the model, what its nodes mean, and what is planned for it.
 pub struct GraphAnalysis<'r, 'g, 'm> {
-    /// Its nodes and tensors.
+    /// The reader of its nodes and tensors.
     pub reader: &'r Reader<'g, 'm>,
-    /// What each node computes.
+    /// The meaning of each node.
     pub meanings: Meanings,
-    /// Its blocks.
+    /// The plan with its blocks.
     pub plan: Plan,
     /// Its nodes in training mode.
     pub training: TrainingNodes,
 }
 
 impl<'r, 'g, 'm> GraphAnalysis<'r, 'g, 'm> {
-    /// One per reader, without the blocks that were found to be `unproved`, by reader. Kernels that
-    /// several convolutions read are copied if all copies that the model wants are small enough.
+    /// Analyses the graph of each reader; `unproved` holds, for each of them, the blocks that are
+    /// not planned again. Kernels that several convolutions read are copied if all copies together
+    /// enlarge the model by no more than `options.growth`.
     ///
     /// # Errors
-    /// If a stored tensor is malformed.
+    /// Returns an error if a stored tensor is malformed.
     pub fn of_all(
         readers: &'r [Reader<'g, 'm>],
         options: &Options,
@@ -71,8 +72,8 @@ impl<'r, 'g, 'm> GraphAnalysis<'r, 'g, 'm> {
         Ok(analyses)
     }
 
-    /// Plans nothing: whatever would be fused or converted is left alone, since what trains the
-    /// model reads and sets its tensors by their names.
+    /// Plans nothing: whatever would be fused or converted is left alone, since the code that
+    /// trains the model reads and sets its tensors by their names.
     fn leave_alone(&mut self) {
         let blocks = std::mem::take(&mut self.plan.blocks);
         let left = |subject, node| NearMiss { subject, node, reason: Reason::TrainingInfo };
@@ -84,14 +85,15 @@ impl<'r, 'g, 'm> GraphAnalysis<'r, 'g, 'm> {
         self.training.near_misses.extend(nodes);
     }
 
-    /// What is replaced in the graph if these `blocks` are made.
+    /// Returns what is replaced in the graph if these `blocks` are made.
     pub fn replaced<'b>(&self, blocks: impl Iterator<Item = &'b Block>) -> Replaced {
         let made = blocks.flat_map(Block::made).collect();
         Replaced::new(self.reader.graph, made, &self.training.forms)
     }
 }
 
-/// Readers of all graphs of a model.
+/// Creates the readers of all graphs of a model, in their order; a body's reader refers to the
+/// reader of the graph around it.
 pub fn readers<'g, 'm>(
     graphs: &'g [Graph<'m>],
     constants: &'g [Arc<Constants<'g, 'm>>],

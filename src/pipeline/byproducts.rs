@@ -1,5 +1,5 @@
-//! What made blocks read of each other instead of their roots: whether it is made, and whose
-//! outputs nobody reads for that.
+//! What made blocks read of each other instead of their roots: checks whether these by-products
+//! are made, and whose outputs nobody reads for that reason.
 //!
 //! Knows the plan and what was made of it; makes nothing.
 
@@ -11,8 +11,8 @@ use crate::pipeline::edits::BlockNodes;
 use crate::pipeline::fate::{Fate, MadeBlock, made_blocks};
 use crate::plan::{Block, Replacement, TurnedRoot, outputs_read};
 
-/// The places of blocks, of which these are the `fates`, that read a by-product which is not made
-/// as it was planned.
+/// Returns the indices of those blocks that read a by-product which is not made as it was
+/// planned, given the `fates` of all blocks.
 pub fn reading_what_is_missing(analysis: &GraphAnalysis, fates: &[Fate]) -> Vec<usize> {
     let graph = analysis.reader.graph;
     let last = made_blocks(analysis, fates)
@@ -32,7 +32,7 @@ pub fn reading_what_is_missing(analysis: &GraphAnalysis, fates: &[Fate]) -> Vec<
     wrong.map(|(place, _)| place).collect()
 }
 
-/// Leaves out the last nodes of blocks whose by-products are read and whose outputs are not.
+/// Removes the last nodes of blocks whose by-products are read and whose outputs are not.
 pub fn leave_out_unread(analysis: &GraphAnalysis, fates: &mut [Fate]) {
     if made_blocks(analysis, fates).all(|(_, made)| !made.fused.names_byproduct) {
         return;

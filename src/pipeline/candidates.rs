@@ -1,5 +1,5 @@
-//! Which factors are taken: the minima of the predicted noise under a few beliefs of how noise
-//! spreads, of which a run on 8 bits picks the best.
+//! The choice of factors: minimizes the predicted noise under a few beliefs of how noise
+//! spreads, and picks the best of these candidates by a run on 8 bits.
 //!
 //! Knows the room that predicts and the one that runs; writes nothing.
 
@@ -27,57 +27,58 @@ use crate::onnx::ids::ValueId;
 use crate::options::Equalize;
 use crate::verify::inputs::Random;
 
-/// A run on 8 bits must gain so much, in dB.
+/// The least gain, in dB, of a run on 8 bits for which factors are taken.
 const GAIN: f64 = 0.5;
 
-/// Weights on 8 bits must, where no inputs are known: trained networks gain 0.4 to 6 dB, and
-/// once they are balanced less than 0.02.
+/// The least gain of 8-bit weights, in dB, where no inputs are known: trained networks gain 0.4
+/// to 6 dB, and less than 0.02 once they are balanced.
 const GAIN_OF_WEIGHTS: f64 = 0.2;
 
-/// A factor lies within 2^±so much, and less if a type asks for it.
+/// Factors lie within 2^±this number, and closer to 1 if an element type requires it.
 const MOST_OCTAVES: f64 = 10.0;
 
-/// Steps of one minimum; the candidates have come to rest by then.
+/// Upper bound on the steps of one minimization; the candidates have come to rest by then.
 const STEPS: usize = 200;
 
-/// The norms by which maxima are smoothed, each from the minimum of the one before; those
-/// from place [`FIRST`] on are candidates.
+/// The norms by which maxima are smoothed, each minimization starting from the minimum of the
+/// one before; the minima from index [`FIRST`] on are candidates.
 const NORMS: [f64; 3] = [4.0, 8.0, 16.0];
 const FIRST: usize = 1;
 
-/// So many further factors are tried, around the best, if a run takes no more multiply-adds
-/// than these.
+/// Number of further factors that are tried around the best candidate, if a run takes no more
+/// multiply-adds than [`MOST_WORK`].
 const LOTS: usize = 16;
 const MOST_WORK: f64 = 2e10;
 
-/// The standard deviation of a further factor's logarithm around the best one: a hundredth moves
-/// the largest weights by one step of 8 bits.
+/// The standard deviation of the logarithms of further factors around the best ones: a hundredth
+/// moves the largest weights by one step of 8 bits.
 const AROUND: f64 = 0.03;
 
-/// Further factors are made from this.
+/// The seed of the further factors.
 const SEED: u64 = 1;
 
-/// Multiply-adds of one run on what is looked at: some fifty images by a ResNet-50. There are a
-/// dozen runs.
+/// Upper bound on the multiply-adds of one run on all samples: some fifty images by a ResNet-50.
+/// There are a dozen runs.
 const MOST_LOOKED_AT: f64 = 2e11;
 
-/// What is looked at.
+/// A model, and all that is known of it, for which factors are sought.
 pub struct Candidates<'c, 'g, 'm> {
-    /// The model's main graph.
+    /// The main graph of the model.
     pub graph: &'g Graph<'m>,
-    /// What is stored in it.
+    /// The constants of the graph.
     pub constants: &'c Constants<'g, 'm>,
-    /// Its channels.
+    /// The classes of its channels.
     pub classes: &'c ChannelClasses,
-    /// Its kernels.
+    /// The sums over its kernels.
     pub kernels: &'c [KernelSums],
-    /// The sizes of its tensors.
+    /// The sizes of its tensors, as seen in a run.
     pub shapes: &'c SeenShapes,
-    /// What was asked for.
+    /// The kind of equalization that was asked for.
     pub how: Equalize,
 }
 
-/// How many pieces of so many `samples` are looked at, if each sample takes so many multiply-adds.
+/// Returns how many pieces, with these numbers of `samples`, fit into [`MOST_LOOKED_AT`], at
+/// `each` multiply-adds per sample; at least one.
 fn affordable(samples: impl Iterator<Item = usize>, each: f64) -> usize {
     let mut work = 0.0;
     let fits = |samples: &usize| {
@@ -87,26 +88,26 @@ fn affordable(samples: impl Iterator<Item = usize>, each: f64) -> usize {
     samples.take_while(fits).count().max(1)
 }
 
-/// Samples of a piece.
+/// Returns the number of samples of a piece.
 pub fn samples(piece: &Piece) -> usize {
     piece.first().and_then(|one| one.shape().first().copied()).unwrap_or(1)
 }
 
-/// Factors, and what they gain.
+/// The best factors that were found, and what they gain.
 pub struct Found {
-    /// Their logarithms, by class.
+    /// The logarithms of the factors, by class.
     pub x: Vec<f64>,
-    /// What they spare of the noise of 8-bit weights, in dB; `None` if they were run.
+    /// How much noise of 8-bit weights they save, in dB; `None` if they were judged by runs.
     pub weights: Option<f64>,
-    /// What 8 bits leave of the outputs as the model stands, in dB, not finite if it does not show
-    /// in them; `None` if that was not run.
+    /// The signal-to-noise ratio of the outputs when the model runs on 8 bits without factors,
+    /// in dB; not finite if rounding does not show in them; `None` if the model was not run.
     pub before: Option<f64>,
-    /// With the factors, if they were run.
+    /// The same with the factors; `None` if they were not run.
     pub after: Option<f64>,
 }
 
 impl Found {
-    /// Why the factors are not taken; `None` if they are.
+    /// Returns why the factors are not taken; `None` if they are.
     pub fn gains_too_little(&self) -> Option<String> {
         match (self.weights, self.before, self.after) {
             (Some(gain), ..) if gain < GAIN_OF_WEIGHTS => {
@@ -125,8 +126,8 @@ impl Found {
 }
 
 impl Candidates<'_, '_, '_> {
-    /// What factors spare of the noise that rounding to 8 bits adds to the kernels, in dB. What
-    /// each of them adds, relative to itself, adds up in the outputs.
+    /// Returns how much factors save, in dB, of the noise that rounding to 8 bits adds to the
+    /// kernels. The relative noise of each kernel adds up in the outputs.
     fn gain_of_weights(&self, x: &[f64]) -> f64 {
         let noise = |factors: &[f64]| -> f64 {
             let of = |id| self.classes.factors(id, factors);
@@ -144,7 +145,7 @@ impl Candidates<'_, '_, '_> {
         decibels(before, after.max(f64::MIN_POSITIVE))
     }
 
-    /// The factor of each class.
+    /// Returns the factor of each class, given the logarithms `x`.
     pub fn factors(&self, x: &[f64]) -> Vec<f64> {
         let factor = |&x: &f64| match self.how {
             Equalize::Exact => (x / std::f64::consts::LN_2).round().exp2(),
@@ -157,18 +158,19 @@ impl Candidates<'_, '_, '_> {
         factors
     }
 
-    /// As many of `pieces`, the first ones, as a run takes no more multiply-adds on than
-    /// [`MOST_LOOKED_AT`]; one at least.
+    /// Returns as many of the first `pieces` as a run can take with no more multiply-adds than
+    /// [`MOST_LOOKED_AT`]; at least one.
     pub fn affordable<'p>(&self, pieces: &'p [Piece]) -> &'p [Piece] {
         let each = self.work() / pieces.first().map_or(1, samples) as f64;
         let count = affordable(pieces.iter().map(samples), each);
         pieces.get(..count).unwrap_or(pieces)
     }
 
-    /// The best of all candidates on `pieces`; where no inputs are known, that of equal ranges.
+    /// Returns the best candidate on `pieces`; if no inputs are known, the one with equal
+    /// ranges.
     ///
     /// # Errors
-    /// If a stored tensor cannot be read, or the engine cannot run the model.
+    /// Returns an error if a stored tensor cannot be read, or the engine cannot run the model.
     pub fn best(&self, model: &RunnableModel, pieces: Option<&[Piece]>) -> Result<Found, Unscaled> {
         let Some(pieces) = pieces else {
             let x = balanced(self.classes, self.kernels, self.bound(None));
@@ -209,7 +211,7 @@ impl Candidates<'_, '_, '_> {
         for x in self.minima(&seen, &rounded) {
             take_if_better(x, &mut found)?;
         }
-        // Which weights fall near the grid is a lottery, in which some more lots are drawn.
+        // Which weights fall near the grid is a lottery, so a few more lots are drawn.
         let mut random = Random::new(SEED);
         let work = self.work() * pieces.len() as f64;
         let is_better = found.after > found.before;
@@ -221,7 +223,7 @@ impl Candidates<'_, '_, '_> {
         Ok(found)
     }
 
-    /// Multiply-adds of a run on the first piece, about.
+    /// Estimates the multiply-adds of a run on the first piece.
     fn work(&self) -> f64 {
         let each = self.kernels.iter().filter_map(|kernel| {
             let elements: usize = self.shapes.get(&kernel.tensor.output)?.iter().product();
@@ -231,7 +233,7 @@ impl Candidates<'_, '_, '_> {
         each.sum()
     }
 
-    /// The least noise that is predicted, under each belief.
+    /// Returns the minima of the predicted noise under each belief, as logarithms.
     fn minima(&self, seen: &Statistics, rounded: &[ValueId]) -> Vec<Vec<f64>> {
         let of = |model| sensitivities(self.graph, seen, self.kernels, model);
         let (independent, like_signal) = (of(NoiseModel::Independent), of(NoiseModel::LikeSignal));
@@ -264,8 +266,8 @@ impl Candidates<'_, '_, '_> {
         minimum(|x| noise.at(x), start, bound, STEPS)
     }
 
-    /// How far a logarithm may be from 0, so that nothing leaves its type: a weight takes two
-    /// factors, a tensor one, of which what was seen may be a sixteenth.
+    /// Returns how far a logarithm may be from 0 so that no number leaves its type: a weight
+    /// takes two factors; a tensor takes one, and may be 16 times as large as was seen.
     fn bound(&self, seen: Option<&Statistics>) -> f64 {
         let floats = self.classes.scaled.iter().map(|scaled| scaled.float);
         let largest = floats.map(Float::largest).fold(f64::MAX, f64::min);
@@ -280,7 +282,7 @@ impl Candidates<'_, '_, '_> {
         of_weights.min(of_tensors).clamp(0.0, most)
     }
 
-    /// What is rounded with these factors; `None` if a weight leaves its type.
+    /// Returns what is rounded under these factors; `None` if a weight leaves its type.
     fn grid(
         &self,
         seen: &Statistics,
@@ -329,10 +331,10 @@ mod tests {
     fn as_much_is_looked_at_as_runs_take() {
         for (pieces, each, count) in [
             (&[32, 32, 32, 4][..], 5e7, 4),
-            // A ResNet-50: one piece of 32 images is 1.3e11.
+            // A ResNet-50: one piece of 32 images takes 1.3e11.
             (&[32, 32, 32, 4], 4.1e9, 1),
             (&[10, 10, 10], 1e10, 2),
-            // One is looked at, whatever it takes.
+            // One piece is taken, whatever it costs.
             (&[32], 1e12, 1),
         ] {
             assert_eq!(affordable(pieces.iter().copied(), each), count, "{pieces:?} {each}");

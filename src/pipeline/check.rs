@@ -1,5 +1,5 @@
-//! The fourth step: the new model, as it will stand in its place, is read back and run
-//! against the old one.
+//! The fourth step: reads the new model back, as it will be delivered, and runs it against the
+//! old one.
 //!
 //! Knows what was planned and made, and says what is wrong; writes nothing.
 
@@ -22,23 +22,23 @@ use crate::verify::outcome::{NotRun, Outcome};
 use crate::verify::readback::{self, Expected, Miswritten};
 use crate::verify::run::{RunClaim, SameTensors, run_graphs};
 
-/// What only reports ask for of a new model.
+/// The measurements of a new model that only reports need.
 pub struct Measured {
-    /// The hash of its bytes; `None` unless details are asked for.
+    /// The SHA-256 of its bytes; `None` unless details are asked for.
     pub sha256: Option<String>,
     /// The side files that it names.
     pub side_files: Vec<SideFile>,
-    /// What it holds; `None` if that is what the old one holds.
+    /// What it holds; `None` if that is the same as in the old model.
     pub held: Option<Held>,
-    /// How long that took.
+    /// How long measuring took, in seconds.
     pub seconds: f64,
 }
 
-/// What a model holds.
+/// The parameters and operators of a model.
 pub struct Held {
-    /// Elements of the floating-point tensors that it stores.
+    /// Number of elements of its stored floating-point tensors.
     pub parameters: u64,
-    /// How many nodes it has of each operator.
+    /// Number of its nodes by operator.
     pub operators: Operators,
 }
 
@@ -51,11 +51,11 @@ impl Held {
 }
 
 impl Measured {
-    /// Counts, and hashes if that is asked for, what was made of the model that is called
-    /// `file`. One that stays as it is may hold its nodes in any order, and is not read.
+    /// Counts, and hashes if asked to, the new model made from the one called `file`. A model
+    /// that stays as it is may have its nodes in any order, and its graphs are not read.
     ///
     /// # Errors
-    /// If an entry cannot be decoded.
+    /// Returns an error if an entry cannot be decoded.
     pub fn of(
         new: &Model,
         file: &str,
@@ -73,45 +73,44 @@ impl Measured {
     }
 }
 
-/// What a new model is checked against.
+/// The reference that a new model is checked against.
 pub struct Reference<'c, 'r, 'g, 'm> {
-    /// What the old model is called in errors.
+    /// The name of the old model in errors.
     pub file: &'c str,
-    /// The old model as it was read, its functions not inlined.
+    /// The old model as it was read, with its functions not inlined.
     pub original: &'c Model,
-    /// What was planned.
+    /// The plan.
     pub planned: &'c Planned<'r, 'g, 'm>,
-    /// What was made and proved.
+    /// The blocks that were made and proved.
     pub made: &'c Made,
-    /// What was asked for.
+    /// The caller's options.
     pub options: &'c Options,
-    /// What verification may take.
+    /// The time and memory that verification may take.
     pub limits: Limits,
 }
 
-/// What was seen of a new model that holds what was proved.
+/// The result of the checks of a new model that holds what was proved.
 pub struct Checked {
-    /// What the run of both models showed.
+    /// The outcome of running both models.
     pub outcome: Outcome,
-    /// How long it took to read the new model.
+    /// How long reading the new model back took, in seconds.
     pub read_back_seconds: f64,
-    /// How long it took to run both models.
+    /// How long running both models took, in seconds.
     pub run_seconds: f64,
 }
 
-/// What was seen of a new model before it takes its place.
+/// Everything observed of a new model before it takes its place.
 pub struct Examined {
-    /// What only reports ask for.
+    /// The measurements that only reports need.
     pub measured: Measured,
-    /// What the checks showed; `None` if it is not verified.
+    /// The result of the checks; `None` if the model is not verified.
     pub checked: Option<Checked>,
-    /// How long it took to write it, beside that.
+    /// How long writing took, in seconds, without measuring and checking.
     pub write_seconds: f64,
 }
 
 impl Examined {
-    /// What was `measured` and `checked` while the model was written, which took `seconds` with
-    /// that.
+    /// Joins what was `measured` and `checked` during writing, which took `seconds` with both.
     pub fn of(measured: Measured, checked: Option<Checked>, seconds: f64) -> Self {
         let seen = checked.as_ref();
         let checks = seen.map_or(0.0, |seen| seen.read_back_seconds + seen.run_seconds);
@@ -119,10 +118,10 @@ impl Examined {
         Examined { measured, checked, write_seconds }
     }
 
-    /// As [`Checked::verdict`].
+    /// Checks the verdict, as [`Checked::verdict`]; a model that is not verified passes.
     ///
     /// # Errors
-    /// Why it may not take its place.
+    /// Returns an error that says why the model may not take its place.
     pub fn verdict(&self, file: &str, options: &Options) -> Result<(), Error> {
         self.checked.iter().try_for_each(|checked| checked.verdict(file, options))
     }
@@ -132,7 +131,7 @@ impl Reference<'_, '_, '_, '_> {
     /// Reads the new model back, and runs it against the old one.
     ///
     /// # Errors
-    /// If it is not the old one with what was made; if an entry cannot be decoded.
+    /// Returns an error if the new model is not the old one with what was made, or malformed.
     pub fn check(&self, new: &Model) -> Result<Checked, Error> {
         Checked::of(
             (self.file, self.options),
@@ -160,9 +159,9 @@ impl Reference<'_, '_, '_, '_> {
         Ok(graphs)
     }
 
-    /// Whether the conditions that are told of the blocks of the main graph hold for inputs of
-    /// these `shapes`, as far as sizes follow from these. One that is not told hides no run: the
-    /// old model should not run where it does not hold.
+    /// Checks whether the conditions that are reported for the blocks of the main graph hold for
+    /// inputs of these `shapes`, as far as sizes follow from them. A condition that is not
+    /// reported does not prevent a run: the old model should not run where it is violated.
     fn holds_at(&self, shapes: &InputShapes) -> bool {
         let main = self.planned.analyses.first().zip(self.made.fates.first());
         let Some((analysis, fates)) = main else { return true };
@@ -176,9 +175,10 @@ impl Reference<'_, '_, '_, '_> {
         })
     }
 
-    /// Runs the new model against the old one: as it stands where nothing was converted from
-    /// training mode, else with what was converted at inference, and with that alone. A norm
-    /// that stays in training mode is run with the statistics of its batch, in both models.
+    /// Runs the new model against the old one. The old one is run as it stands if no node was
+    /// converted from training mode; otherwise as it is with these nodes converted to inference,
+    /// and nothing else changed. A norm that stays in training mode is run with the statistics
+    /// of its batch, in both models.
     fn run(&self, new: &Model, new_graphs: &[Graph]) -> Result<Outcome, Invalid> {
         let analyses = &self.planned.analyses;
         let mut oversized = analyses.iter().map(|analysis| analysis.reader.constants.oversized());
@@ -200,10 +200,10 @@ impl Reference<'_, '_, '_, '_> {
 }
 
 impl Checked {
-    /// What reading a new model of the one called `file` back and running it shows.
+    /// Reads back, runs and times a new model made from the one called `file`.
     ///
     /// # Errors
-    /// If it is not what it should be; if an entry cannot be decoded.
+    /// Returns an error if the new model is not what it should be, or malformed.
     pub fn of<'n>(
         (file, options): (&str, &Options),
         read_back: impl FnOnce() -> Result<Vec<Graph<'n>>, Miswritten>,
@@ -219,11 +219,11 @@ impl Checked {
         Ok(Checked { outcome, read_back_seconds, run_seconds })
     }
 
-    /// Whether the new model may take its place: not if both models differ, nor if they were
-    /// not run and must be.
+    /// Checks whether the new model may take its place: not if the models differ, nor if they
+    /// were not run although the caller requires it.
     ///
     /// # Errors
-    /// Why it may not.
+    /// Returns an error that says why it may not.
     pub fn verdict(&self, file: &str, options: &Options) -> Result<(), Error> {
         let file = file.to_owned();
         match &self.outcome {

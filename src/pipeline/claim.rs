@@ -1,7 +1,7 @@
-//! What is claimed of one block: the nodes in its place compute what its nodes computed,
-//! from the same tensors, for the inputs that its meanings are right for.
+//! The claims that are proved of one block: the nodes in its place compute what its nodes
+//! computed, from the same tensors, for the inputs for which its meanings are right.
 //!
-//! Knows the plan and what verification is told, which do not know each other.
+//! Knows the plan and what verification needs to be told; neither of these knows the other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::verify::border::FilledBorder;
 use crate::verify::claim::{Claim, Side, Unproved};
 use crate::verify::original::Original;
 
-/// The claims that `new` nodes compute what `block`'s nodes compute: one for each tensor that is
-/// `made` and that the file has, too.
+/// Returns the claims that the `new` nodes compute what `block`'s nodes compute: one for each
+/// tensor in `made`, the tensors that both the file and the new nodes have.
 pub fn claims(
     reader: &Reader,
     meanings: &Meanings,
@@ -56,11 +56,12 @@ pub fn claims(
     made.iter().copied().map(claim).collect()
 }
 
-/// That node `id` makes, of inputs times the factors of their channels and with `new` tensors
-/// in the place of stored ones, its outputs times theirs: one claim for each output.
+/// Returns the claims that node `id` makes its outputs times the factors of their channels from
+/// its inputs times theirs, with `new` tensors in the place of stored ones: one claim for each
+/// output.
 ///
 /// # Errors
-/// If a constant that it reads cannot be computed.
+/// Returns an error if a constant that the node reads cannot be computed.
 pub fn scaled_node(
     original: &Original,
     id: NodeId,
@@ -76,7 +77,7 @@ pub fn scaled_node(
     let (mut nodes, mut constants, mut roots) = (Vec::new(), Vec::new(), Vec::new());
     let mut valid = Validity::default();
     let type_of = |id: Option<ValueId>| original.constants.element_type(id?);
-    // In float64, a cast to the model's own type would round.
+    // The proof computes in float64, where a cast to the model's own type would round.
     let is_same = roles::casts(node) && type_of(node.input(0)) == original.cast_to(node);
     let own = node.proto.clone();
     let mut read = if is_same { write::into_identity(own) } else { own };
@@ -133,7 +134,8 @@ pub fn scaled_node(
     Ok(claims.collect())
 }
 
-/// A name for factors, their tensor, and the node that multiplies with them.
+/// Returns the node that multiplies tensor `from` with `factors` along its channels to make
+/// `to`, and adds the tensor of factors to `constants`.
 fn product(
     channels: &TensorChannels,
     (from, to): (&str, &str),

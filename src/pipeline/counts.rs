@@ -1,4 +1,4 @@
-//! How much a model holds and computes, before and after: what only reports ask for.
+//! How much a model holds and computes, before and after: counts that only reports need.
 //!
 //! Knows plans and sizes; decides nothing.
 
@@ -20,29 +20,30 @@ use crate::pipeline::analysis::GraphAnalysis;
 use crate::plan::Block;
 use crate::report::OperatorChange;
 
-/// How much may be spent on counting what is told of a model.
+/// How much may be spent on counting for the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counting {
     /// Nothing is counted.
     Nothing,
-    /// What needs no more than the file and what is known of its sizes.
+    /// Only what follows from the file and from sizes that are already known.
     WhatIsKnown,
-    /// All; sizes are inferred for this purpose alone.
+    /// Everything; sizes are inferred for this purpose alone.
     Everything,
 }
 
 impl Counting {
-    /// Of a model with more nodes, sizes are not inferred for this purpose alone: the
-    /// engine's time for that grows faster than their number.
+    /// Upper bound on the nodes of a graph for which sizes are inferred for this purpose alone:
+    /// the engine's time for that grows faster than their number.
     fn most_nodes(self) -> usize {
         if self == Counting::Everything { 10_000 } else { 0 }
     }
 }
 
-/// How many nodes there are of each operator.
+/// The number of nodes of each operator.
 pub type Operators = BTreeMap<String, usize>;
 
-/// How many nodes of each operator `graphs` have; those of other domains are named with it.
+/// Counts the nodes of each operator in `graphs`. Those of other domains are named
+/// `domain.operator`.
 pub fn operators<'g, 'm: 'g>(graphs: impl IntoIterator<Item = &'g Graph<'m>>) -> Operators {
     let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for (_, node) in graphs.into_iter().flat_map(Graph::nodes) {
@@ -63,8 +64,7 @@ pub fn operators<'g, 'm: 'g>(graphs: impl IntoIterator<Item = &'g Graph<'m>>) ->
     operators
 }
 
-/// Of which operators there are more or fewer nodes `after` than `before`; those that changed most
-/// first.
+/// Returns the operators whose counts `before` and `after` differ, the largest changes first.
 pub fn changes(before: &Operators, after: &Operators) -> Vec<OperatorChange> {
     let count = |of: &Operators, name: &str| of.get(name).copied().unwrap_or_default();
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
@@ -78,16 +78,15 @@ pub fn changes(before: &Operators, after: &Operators) -> Vec<OperatorChange> {
     changes
 }
 
-/// Elements of the floating-point tensors that `graphs` store, as initializers or in
-/// `Constant` nodes.
+/// Counts the elements of the float tensors in `graphs`: initializers and `Constant` nodes.
 ///
 /// # Errors
-/// If one cannot be decoded.
+/// Returns an error if a tensor cannot be decoded.
 pub fn parameters(graphs: &[Graph]) -> Result<u64, Invalid> {
     let mut count: u64 = 0;
     for graph in graphs {
         for (id, value) in graph.values() {
-            // What a body reads of the graph around it is counted there.
+            // A tensor that a body reads from the graph around it is counted there.
             if value.initializer.is_none() || value.outer.is_some() {
                 continue;
             }
@@ -109,25 +108,25 @@ pub fn parameters(graphs: &[Graph]) -> Result<u64, Invalid> {
     Ok(count)
 }
 
-/// How many elements a tensor of `dims` has, if they are floats.
+/// Returns the number of elements of a tensor of `dims`, or 0 if they are not floats.
 fn floats(tensor: &TensorProto, dims: &[i64]) -> u64 {
     let product = |product: u64, &dim: &i64| product.saturating_mul(dim.unsigned_abs());
     Float::from_onnx(tensor.data_type()).map_or(0, |_| dims.iter().fold(1, product))
 }
 
-/// Multiply-adds of what is read as linear, for inputs of the known sizes and a batch of
-/// one where that is open.
+/// The multiply-adds of all nodes that are read as linear, for inputs of the known sizes and a
+/// batch of one where it is open.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MultiplyAdds {
-    /// Of the old model; `None` if a size is not known.
+    /// Multiply-adds of the old model; `None` if a size is not known.
     pub before: Option<f64>,
-    /// Of the new one.
+    /// Multiply-adds of the new model; `None` if a size is not known.
     pub after: Option<f64>,
-    /// How many positions the outputs of the blocks have, in the order of the plans.
+    /// The positions of each block's output, in plan order; `None` if a size is not known.
     pub positions: Vec<Option<f64>>,
 }
 
-/// Counts them, if per graph these `blocks` are made.
+/// Counts the multiply-adds before and after, if these `blocks` of each graph are made.
 pub fn multiply_adds(
     analyses: &[GraphAnalysis],
     blocks: &[Vec<&Block>],
@@ -163,7 +162,7 @@ fn add(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     Some(a? + b?)
 }
 
-/// What a node that computes `output` costs; `None` if its size is not known.
+/// Returns the multiply-adds of a node that computes `output`; `None` if its size is not known.
 fn macs_of(reader: &Reader, map: &LinearOp, output: ValueId, most_nodes: usize) -> Option<f64> {
     let each = map.macs().each;
     if each == 0.0 {
@@ -171,13 +170,14 @@ fn macs_of(reader: &Reader, map: &LinearOp, output: ValueId, most_nodes: usize) 
     }
     let geometry = map.geometry();
     let (positions, channels) = positions_of(reader, &geometry, output, most_nodes)?;
-    // What treats all channels alike is counted for one of them.
+    // A map that treats all channels alike is counted for one channel.
     let channels = if geometry.channels.is_some() { 1.0 } else { channels? };
     Some(each * positions * channels)
 }
 
-/// How many positions the kernel of `term` makes of `output`, over all images: behind views, which
-/// give these other axes, as many as have the channels of the kernel each.
+/// Returns the number of positions, over all images, that the kernel of `term` computes for
+/// `output`. Behind views, which give them other axes, this is the number of elements divided by
+/// the kernel's output channels.
 fn made_positions(
     reader: &Reader,
     term: &Term<Geometry>,
@@ -193,8 +193,8 @@ fn made_positions(
     Some(positions * others? / outputs as f64)
 }
 
-/// How many positions, over all images, and channels `output` has. Sizes are not inferred for
-/// this alone in graphs of more than `most_nodes`.
+/// Returns the number of positions, over all images, and the number of channels of `output`.
+/// Sizes are not inferred for this alone in graphs of more than `most_nodes` nodes.
 fn positions_of(
     reader: &Reader,
     geometry: &Geometry,
@@ -202,7 +202,7 @@ fn positions_of(
     most_nodes: usize,
 ) -> Option<(f64, Option<f64>)> {
     let sizes = &reader.sizes;
-    // Of a batch that is open, one image is counted.
+    // If the batch size is open, one image is counted.
     let is_open =
         |(axis, size): (usize, &Option<i64>)| axis != geometry.output.axis(0) && size.is_none();
     let ruled = sizes.by_rules(output).filter(|dims| !dims.iter().enumerate().any(is_open));

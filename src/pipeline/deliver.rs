@@ -1,9 +1,9 @@
-//! The last step, the new model's way to its place: staged beside it, checked there, and
-//! only then renamed, after its side file.
+//! The last step: the new model is staged beside its place, checked there, and only then
+//! renamed, after its side file.
 //!
-//! What stays is copied; new weights are computed, all processors at once, and each piece
-//! is written where it belongs as soon as it is there. Knows files and edits; what is
-//! checked, and against what, is for the caller to say.
+//! What stays is copied; new weights are computed on all processors at once, and each piece is
+//! written where it belongs as soon as it is computed. Knows files and edits; the caller decides
+//! what is checked, and against what.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -30,19 +30,19 @@ use crate::pipeline::occupied::Occupied;
 use crate::pipeline::placed::{StagedFiles, StagedSide};
 use crate::report::Predecessor;
 
-/// Where a new model goes.
+/// The destination of a new model.
 #[derive(Debug, Clone, Copy)]
 pub enum Destination<'d> {
-    /// To a file.
+    /// A file.
     File(&'d Path),
-    /// To standard output.
+    /// Standard output.
     Pipe,
-    /// To the caller.
+    /// The caller.
     Memory,
 }
 
 impl<'d> Destination<'d> {
-    /// The file, if it is one.
+    /// The path of the file; `None` if the destination is no file.
     pub fn path(&self) -> Option<&'d Path> {
         match self {
             Destination::File(path) => Some(path),
@@ -50,7 +50,7 @@ impl<'d> Destination<'d> {
         }
     }
 
-    /// What it is called in messages.
+    /// The name of the destination in messages.
     pub fn label(&self) -> String {
         match self {
             Destination::File(path) => path.display().to_string(),
@@ -59,7 +59,7 @@ impl<'d> Destination<'d> {
         }
     }
 
-    /// Why weights in side files do not go there; `None` if they do.
+    /// Returns why weights in side files cannot go there; `None` if they can.
     fn takes_no_side_files(&self) -> Option<&'static str> {
         match self {
             Destination::File(_) => None,
@@ -72,10 +72,10 @@ impl<'d> Destination<'d> {
         }
     }
 
-    /// Whether a new model could go there, before the work begins.
+    /// Checks, before the work begins, whether a new model could go there.
     ///
     /// # Errors
-    /// What stands there, or that its folder does not.
+    /// Returns an error if what stands there may not be replaced, or its folder does not exist.
     pub fn check(&self, options: &Options) -> Result<(), Error> {
         let Destination::File(target) = self else { return Ok(()) };
         staged::check_target(target, options.clobber)
@@ -84,45 +84,45 @@ impl<'d> Destination<'d> {
     }
 }
 
-/// A new model: an old one, and what makes the new one of it.
+/// A new model as an old one and the edits that turn it into the new one.
 #[derive(Debug, Clone, Copy)]
 pub struct Delivery<'d> {
-    /// What the old model is called in errors.
+    /// The name of the old model in errors.
     pub file: &'d str,
-    /// The model of the caller: what its files hold must not change until the new one is there.
+    /// The caller's model, whose files must not change until the new one is in place.
     pub read: &'d Model,
     /// The model that the edits refer to.
     pub old: &'d Model,
-    /// The edits.
+    /// The edits, with the new weights.
     pub rewrite: &'d Rewrite,
-    /// What stands where it goes.
+    /// What stands where the new model goes.
     pub occupied: &'d Occupied,
 }
 
-/// A new model that is complete, and not yet in its place.
+/// A new model that is complete, but not yet in its place.
 pub struct StagedModel<'d> {
-    /// As it would be read there.
+    /// The model as it will be read in its place.
     pub model: Model,
     delivery: Delivery<'d>,
     destination: Destination<'d>,
-    /// Beside its place, if that is a file.
+    /// The files beside their places, if the destination is a file.
     files: Option<StagedFiles<'d>>,
 }
 
-/// What was written.
+/// A model that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
-    /// Where.
+    /// The name of the destination.
     pub label: String,
-    /// The model itself.
+    /// The bytes of the model.
     pub model: Bytes,
-    /// What stood there before.
+    /// What stood there before, if that is worth reporting.
     pub replaced: Option<Predecessor>,
-    /// Why it is not known that the new names would outlive a power failure.
+    /// Why it is not known whether the new names would outlive a power failure.
     pub unsynced: Option<String>,
 }
 
-/// Why a file was not filled.
+/// The reason why the new weights were not written.
 #[derive(Debug, thiserror::Error)]
 enum Unfilled {
     #[error(transparent)]
@@ -132,22 +132,22 @@ enum Unfilled {
 }
 
 impl Unfilled {
-    /// That `written`, made of the model `file`, is not there.
+    /// Returns the error that `written`, made from the model called `file`, was not written.
     fn of(self, written: &str, file: &str) -> Error {
         match self {
             Unfilled::Io(source) => Error::Write { file: written.to_owned(), source },
-            // That they are finite was planned.
+            // The plan made sure that the weights are finite.
             Unfilled::NotFinite(wrong) => Error::miswritten(file, &wrong),
         }
     }
 }
 
 impl<'d> Delivery<'d> {
-    /// Makes the new model, and nothing that it could be mistaken for.
+    /// Makes the new model, under no name for which it could be mistaken.
     ///
     /// # Errors
-    /// If it cannot be written; nothing is left of it then. If it has side files, and does not
-    /// go to a file.
+    /// Returns an error if the model cannot be written, after which nothing is left of it, or if
+    /// it has side files and does not go to a file.
     pub fn stage(
         &self,
         destination: Destination<'d>,
@@ -217,7 +217,8 @@ impl<'d> Delivery<'d> {
         Ok(StagedModel { model, delivery: *self, destination: Destination::File(target), files })
     }
 
-    /// Computes what is still open in a new file, and has `put` write it there.
+    /// Computes the weights for the `holes` of a new file; `put` writes each piece at its
+    /// offset.
     fn fill(
         &self,
         holes: &[Hole],
@@ -238,14 +239,14 @@ impl<'d> Delivery<'d> {
     }
 
     fn fill_file(&self, out: &mut BufWriter<&File>, holes: &[Hole]) -> Result<(), Unfilled> {
-        // Else zeros that are still buffered would be written over what is there.
+        // Otherwise zeros that are still buffered would later overwrite what is written now.
         out.flush()?;
         let file: &File = out.get_ref();
         self.fill(holes, |piece, at| staged::write_at(file, piece, at))
     }
 
-    /// The edits that move the weights that stay, and new ones, into a side file beside
-    /// `target`, and that file, if anything lies in it.
+    /// Returns the edits that move the weights that stay, and the new ones, into a side file
+    /// beside `target`, and that side file unless it would be empty.
     fn with_side_file(
         &self,
         tensors: Vec<External>,
@@ -267,8 +268,8 @@ impl<'d> Delivery<'d> {
         Ok((edits, Some(side).filter(|side| !side.file.is_empty())))
     }
 
-    /// A name beside `target` that no other file has, so that whoever reads an older side
-    /// file still finds what was there.
+    /// Finds a side-file name beside `target` that no other file has, so that whoever reads an
+    /// older side file still finds what was there. A file with the same content is reused.
     fn free_place(
         &self,
         target: &Path,
@@ -303,7 +304,7 @@ impl<'d> Delivery<'d> {
         Err(invalid("too many side files stand beside it; remove those that no model names"))
     }
 
-    /// Whether the weights that are `deferred` are the bytes that are `there`.
+    /// Checks whether the `deferred` weights are the bytes that are already `there`.
     fn is(&self, deferred: Deferred, there: &[u8]) -> bool {
         let Some(weights) = self.rewrite.weight(deferred) else { return false };
         let same = |piece: Range<usize>| {
@@ -329,8 +330,8 @@ impl<'d> Delivery<'d> {
 }
 
 impl StagedModel<'_> {
-    /// Does `work`, and has the files reach the disk meanwhile: it is slow, and has no part in
-    /// checking.
+    /// Does `work` on the model, and flushes the files to disk meanwhile: that is slow, and no
+    /// part of checking needs it.
     pub fn flushed_during<T>(&self, work: impl FnOnce(&Model) -> T) -> (T, Result<(), Error>) {
         let Some(files) = &self.files else { return (work(&self.model), Ok(())) };
         thread::scope(|scope| {
@@ -345,12 +346,12 @@ impl StagedModel<'_> {
         })
     }
 
-    /// Puts the model in its place. At every moment the old file or the new one is there,
-    /// with the side file that it names.
+    /// Puts the model in its place. At every moment the old file or the new one is there, with
+    /// the side file that it names.
     ///
     /// # Errors
-    /// Those of the file system, and if a file that was read, or what is replaced, is not
-    /// what it was any more. Everything is as it was then.
+    /// Returns the errors of the file system, and an error if a file that was read, or the one
+    /// that is replaced, has changed since. In that case everything is as it was before.
     pub fn deliver(self) -> Result<Delivered, Error> {
         let label = self.destination.label();
         let Delivery { read, occupied, .. } = self.delivery;

@@ -1,5 +1,4 @@
-//! From what was made to what changes: the edits of all graphs, and the model that they
-//! refer to.
+//! From what was made to what changes: the edits of all graphs, and the model they refer to.
 //!
 //! Knows what was planned and made; writes no file.
 
@@ -14,30 +13,29 @@ use crate::pipeline::make::Made;
 use crate::pipeline::open::Opened;
 use crate::pipeline::planned::Planned;
 
-/// What makes the new model.
+/// The edits that make the new model, and the model that they apply to.
 pub struct Edited<'m> {
     /// The model that the edits refer to.
     pub old: &'m Model,
-    /// The edits.
+    /// The edits, with the new weights.
     pub rewrite: Rewrite,
-    /// What is told of the old model instead of what was planned for it, if its calls were
-    /// inlined for nothing.
+    /// What is reported of the old model instead of the plan, if calls were inlined in vain.
     pub stays: Option<Stays>,
 }
 
-/// How large a model is that stays as it is.
+/// The size of a model that stays as it is.
 pub struct Stays {
-    /// Nodes of all graphs.
+    /// Number of nodes of all graphs.
     pub nodes: usize,
-    /// Elements of its floating-point tensors.
+    /// Number of elements of its stored floating-point tensors.
     pub parameters: u64,
 }
 
 impl<'m> Edited<'m> {
-    /// The edits for what was `made` of the model that was `opened` and read as `graphs`.
+    /// Returns the edits for what was `made` of the model `opened` and read as `graphs`.
     ///
     /// # Errors
-    /// If an entry cannot be read.
+    /// Returns an error if an entry cannot be read.
     pub fn of(
         opened: &'m Opened,
         graphs: &[Graph<'m>],
@@ -54,8 +52,8 @@ impl<'m> Edited<'m> {
         if !rewrite.is_empty() {
             return Ok(Edited { old: read, rewrite, stays: None });
         }
-        // Nodes are sorted and functions inlined for blocks; without any, the file stays as
-        // it is.
+        // Nodes are sorted and functions inlined only for blocks; without any, the file stays as
+        // is.
         let is_inlined = !ptr::eq(read, opened.model());
         let stays = if is_inlined { Some(Stays::of(opened.model())?) } else { None };
         Ok(Edited { old: &opened.original, rewrite, stays })

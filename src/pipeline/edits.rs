@@ -1,10 +1,10 @@
-//! Applies what was decided: the list of edits that make the new file of the old.
+//! Turns what was decided into the list of edits that make the new file from the old one.
 //!
-//! Only what the new nodes made superfluous goes: nodes, initializers that nothing
-//! reads any more, and the entries that describe removed tensors. All else, dead
-//! nodes included, stays where it is.
+//! Only what the new nodes made superfluous is removed: nodes, initializers that nothing reads
+//! any more, and the entries that describe removed tensors. Everything else, dead nodes
+//! included, stays where it is.
 //!
-//! Knows graphs and new nodes; not why they are better, nor where the file goes.
+//! Knows graphs and new nodes; does not know why these are better, nor where the file goes.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
@@ -26,47 +26,48 @@ use crate::onnx::splice::{self, Container, Deferred, Edit};
 use crate::pipeline::remains::{Replaced, Rest, dropped};
 use crate::plan::Block;
 
-/// What is to change in one graph.
+/// The changes in one graph.
 #[derive(Debug, Default)]
 pub struct Changes<'f> {
-    /// The new nodes.
+    /// The new nodes, block by block.
     pub blocks: Vec<BlockNodes<'f>>,
-    /// Nodes that become their eval form.
+    /// Training-mode nodes, and the inference forms that they become.
     pub eval_forms: Vec<(NodeId, NodeProto)>,
 }
 
-/// The nodes in the place of one block.
+/// The nodes that take the place of one block.
 #[derive(Debug)]
 pub struct BlockNodes<'f> {
-    /// The tensors of the file that are the block's output, which nobody may need, and its
-    /// by-product; they take the place of the node that makes the first one.
+    /// The tensors of the file that the new nodes make: the block's output, even if nobody reads
+    /// it, and its by-product if they name it. They take the place of the node that makes the
+    /// first one.
     pub made: Vec<ValueId>,
-    /// They, and what they read.
+    /// The new nodes, and what they read.
     pub fused: &'f FusedNodes,
 }
 
 impl<'f> BlockNodes<'f> {
-    /// What was made of a block.
+    /// Returns the nodes that `fused` puts in the place of `block`.
     pub fn of(block: &Block, fused: &'f FusedNodes) -> Self {
         let is_named = |tensor: &ValueId| fused.names_byproduct || *tensor == block.region.output;
         BlockNodes { made: block.tensors_made().filter(is_named).collect(), fused }
     }
 }
 
-/// What is spliced out and in.
+/// Everything that is spliced out of the file and into it.
 #[derive(Debug, Default)]
 pub struct Rewrite {
-    /// What goes, and new nodes.
+    /// Removals, and insertions of new nodes.
     pub edits: Vec<Edit>,
     /// New initializers.
     pub tensors: Vec<NewTensor>,
-    /// The messages around all of these.
+    /// The messages that contain all of these.
     containers: Vec<Container>,
-    /// Nodes that go away.
+    /// Number of nodes that are removed.
     pub removed_nodes: usize,
-    /// Nodes that come.
+    /// Number of new nodes.
     pub new_nodes: usize,
-    /// Graph inputs that only named initializers which go away.
+    /// Number of removed graph inputs, those that only declared removed initializers.
     pub removed_inputs: usize,
 }
 
@@ -75,25 +76,25 @@ pub struct Rewrite {
 pub struct NewTensor {
     /// What it holds.
     pub values: NewValues,
-    /// What else was said of the tensor in whose place it stands, in the file's bytes.
+    /// The other fields of the tensor that it replaces, as bytes of the file.
     notes: Vec<u8>,
     place: TensorPlace,
 }
 
-/// Where in the file an initializer goes.
+/// The place in the file where an initializer goes.
 #[derive(Debug, Clone)]
 struct TensorPlace {
-    /// The graph.
+    /// The graph's message.
     into: Container,
     at: usize,
-    /// Where it is listed as a graph input, if it has to be.
+    /// The place where it is listed as a graph input, if it has to be.
     inputs_at: Option<usize>,
 }
 
 impl TensorPlace {
-    /// Behind the initializers of `graph`. Up to IR version 3 every initializer must be listed as
-    /// an input, which bodies cannot have more of: then the main graph holds the tensors of its
-    /// bodies too.
+    /// Returns the place behind the initializers of `graph`. Up to IR version 3 every
+    /// initializer must be listed as an input, and bodies cannot have more of these: then the
+    /// main graph holds the tensors of its bodies too.
     fn behind_others(graphs: &[Graph], graph: &Graph) -> Self {
         let listed = (1..4).contains(&graph.model.ir_version);
         let home = graphs.first().filter(|_| listed).unwrap_or(graph);
@@ -106,17 +107,17 @@ impl TensorPlace {
     }
 }
 
-/// What a new initializer holds.
+/// The content of a new initializer.
 #[derive(Debug, Clone)]
 pub enum NewValues {
-    /// Shapes, axes, pads, factors that nodes are told.
+    /// Shapes, axes, pads or factors that nodes read.
     Told(Box<TensorProto>),
     /// Floats, which are computed when they are written.
     Weights(FusedWeights),
 }
 
 impl NewValues {
-    /// The message without the data of weights.
+    /// Returns the message, without the data of weights.
     fn header(&self) -> TensorProto {
         match self {
             NewValues::Told(tensor) => TensorProto::clone(tensor),
@@ -126,12 +127,12 @@ impl NewValues {
 }
 
 impl Rewrite {
-    /// Whether nothing changes.
+    /// Checks whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.edits.is_empty()
     }
 
-    /// New weights, and what [`Deferred`] calls them.
+    /// Iterates over the new weights, each with its [`Deferred`].
     pub fn weights(&self) -> impl Iterator<Item = (Deferred, &FusedWeights)> {
         self.tensors.iter().enumerate().filter_map(|(id, new)| match &new.values {
             NewValues::Weights(weights) => {
@@ -141,7 +142,7 @@ impl Rewrite {
         })
     }
 
-    /// The weights that are `deferred`.
+    /// Returns the weights that `deferred` stands for.
     pub fn weight(&self, deferred: Deferred) -> Option<&FusedWeights> {
         match &self.tensors.get(deferred.id)?.values {
             NewValues::Weights(weights) => Some(weights),
@@ -149,8 +150,9 @@ impl Rewrite {
         }
     }
 
-    /// Everything for [`splice::write`], `further` edits included: in file order and with
-    /// lengths. `elsewhere` gives the message of a tensor whose data is in a side file.
+    /// Returns all edits for [`splice::write`], the `further` ones included, in file order and
+    /// with the length prefixes of all messages around them. `elsewhere` returns the message of
+    /// a tensor whose data is in a side file.
     pub fn edits(
         &self,
         further: Vec<Edit>,
@@ -191,10 +193,10 @@ impl Rewrite {
     }
 }
 
-/// What makes `changes` to `graphs` (see [`Graph::read_all`]).
+/// Returns the rewrite that makes `changes` to `graphs` (see [`Graph::read_all`]).
 ///
 /// # Errors
-/// If an entry's name cannot be read.
+/// Returns an error if an entry's name cannot be read.
 pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid> {
     let mut rewrite = Rewrite::default();
     if changes.iter().all(|changes| changes.blocks.is_empty() && changes.eval_forms.is_empty()) {
@@ -208,7 +210,7 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
     });
     let rests = Rest::of_all(graphs, &replaced.collect::<Vec<_>>());
     for ((graph, changes), rest) in graphs.iter().zip(changes).zip(&rests) {
-        // Its node goes, and the body with it.
+        // The node of this body is removed, and the body with it.
         if rest.is_gone {
             rewrite.removed_nodes += graph.node_count();
             continue;
@@ -228,11 +230,11 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
     Ok(rewrite)
 }
 
-/// What makes initializers, `tensors`, of those of `graph` with these ids and of its Constant nodes
-/// that hold the others. What else is said of a tensor stays.
+/// Returns the rewrite that puts `tensors` in the place of the initializers of `graph` with
+/// these ids, and of the Constant nodes that hold the others. All other fields of a tensor stay.
 ///
 /// # Errors
-/// If an entry cannot be read.
+/// Returns an error if an entry cannot be read.
 pub fn replaced(
     graphs: &[Graph],
     graph: &Graph,
@@ -260,12 +262,12 @@ pub fn replaced(
     Ok(rewrite)
 }
 
-/// The model of `graphs` with the nodes in training mode that are converted at inference,
-/// and nothing else changed; `None` if there are none. Per graph the nodes, and what they
-/// become.
+/// Returns the model of `graphs` with training-mode nodes converted to their inference forms,
+/// and nothing else changed; `None` if no node is converted. `forms` holds, for each graph,
+/// these nodes and what they become.
 ///
 /// # Errors
-/// If an entry cannot be read.
+/// Returns an error if an entry cannot be read.
 pub fn converted(
     graphs: &[Graph],
     forms: impl IntoIterator<Item = Vec<(NodeId, NodeProto)>>,
@@ -331,7 +333,7 @@ fn rewrite_graph(
     Ok(())
 }
 
-/// New initializers of `graph`.
+/// Returns the new initializers of `graph`, each once.
 fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTensor> {
     let place = TensorPlace::behind_others(graphs, graph);
     let mut stored = HashSet::new();
@@ -352,7 +354,7 @@ fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTen
     new
 }
 
-/// Tensors that no longer exist: what removed nodes made, and initializers that only
+/// Returns the tensors that no longer exist: what removed nodes made, and initializers that only
 /// they, or rewritten bodies, read.
 fn gone_tensors(
     graph: &Graph,

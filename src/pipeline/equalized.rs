@@ -1,5 +1,5 @@
-//! Factors of channels: found on the model that is about to be delivered, proved node by node,
-//! and tried on 8 bits; what comes out is a list of changed tensors, or why there is none.
+//! The factors of channels: found on the model that is about to be delivered, proved node by
+//! node, and tried on 8 bits. The result is a list of changed tensors, or why there is none.
 //!
 //! Knows the rooms that find, prove and run; writes no file.
 
@@ -43,23 +43,23 @@ use crate::verify::proof::prove;
 use crate::verify::readback::{self, Expected};
 use crate::verify::run::{RunClaim, SameTensors, run_graphs};
 
-/// The factors are made from this on which the rules of nodes are proved.
+/// The seed of the random factors on which the rules of nodes are proved.
 const SEED: u64 = 7;
 
-/// What was found, and what changes.
+/// The result of looking for factors, and the changes that they make.
 pub struct Equalized {
-    /// What changes; `None` if the model stays as it is.
+    /// The changes; `None` if the model stays as it is.
     pub rewrite: Option<Rewrite>,
-    /// What the changed tensors must be in the file.
+    /// The fingerprints that the changed tensors must have in the file.
     fingerprints: Vec<Fingerprint>,
-    /// What is told of it.
+    /// The data for the report.
     pub told: Equalization,
     how: Equalize,
 }
 
 /// Why a model stays as it is, or what ends its conversion.
 enum Unequalized {
-    /// The reason, and the choice of the caller that it names.
+    /// The reason, and the caller's setting that it names.
     Stays(String, Option<Setting>),
     Ended(Error),
 }
@@ -83,7 +83,8 @@ impl Equalized {
     /// Looks for factors of the channels of `model`, which is called `file`.
     ///
     /// # Errors
-    /// If the model is malformed; if a new tensor does not compute what its old one did.
+    /// Returns an error if the model is malformed, a new tensor does not compute what its old
+    /// one did, or a run or proof does not finish.
     pub fn of(
         model: &Model,
         file: &str,
@@ -133,7 +134,7 @@ impl Equalized {
     /// Reads the `new` model back against the `old` one, and runs both.
     ///
     /// # Errors
-    /// If anything but the changed tensors differs.
+    /// Returns an error if anything but the changed tensors differs.
     pub fn check(
         &self,
         old: &Model,
@@ -165,23 +166,23 @@ impl Equalized {
     }
 }
 
-/// A model, and what it is run on.
+/// A model, and the samples that it is run on.
 #[derive(Clone, Copy)]
 struct FedModel<'f> {
     model: &'f Model,
     samples: &'f Samples,
 }
 
-/// What changes.
+/// The changes that the factors make.
 struct Changed {
     /// The new numbers of stored tensors.
     new: BTreeMap<ValueId, FusedWeights>,
-    /// What they must be in the file.
+    /// The fingerprints that they must have in the file.
     fingerprints: Vec<Fingerprint>,
 }
 
 impl Scene<'_, '_, '_> {
-    /// The tensors that change, and what is `told` of how they were found, as far as that came.
+    /// Returns the tensors that change; notes in `told` how far looking for them came.
     fn changed(
         &self,
         fed: FedModel,
@@ -247,7 +248,7 @@ impl Scene<'_, '_, '_> {
         Ok(Changed { new, fingerprints })
     }
 
-    /// What follows from that nothing is scaled because of `why`.
+    /// Returns what follows if `why` prevents scaling: the model stays, or the conversion ends.
     fn unequalized(&self, why: impl Into<Unscaled>) -> Unequalized {
         match why.into() {
             Unscaled::Invalid(wrong) => Unequalized::Ended(Error::invalid(self.file)(wrong)),
@@ -265,14 +266,15 @@ impl Scene<'_, '_, '_> {
         }
     }
 
-    /// The classes of channels, without the nodes whose rule is not proved on random factors.
+    /// Returns the channel classes without the nodes whose rule is not proved on random factors.
     fn proved_classes(&self, shapes: &SeenShapes) -> Result<ChannelClasses, Error> {
         let invalid = Error::invalid(self.file);
         let (mut refused, mut proved) = (BTreeSet::new(), BTreeSet::new());
         loop {
             let classes = ChannelClasses::of(self.graph, self.constants, shapes, &refused);
             let classes = classes.map_err(invalid)?;
-            // So far apart that what is bent beyond 6, or below a thousandth, is reached.
+            // So far apart that functions are tried where they bend beyond 6, or below a
+            // thousandth.
             let mut random = Random::new(SEED);
             let mut factors: Vec<f64> =
                 (0..classes.count).map(|_| (random.uniform() * 24.0 - 12.0).exp2()).collect();
@@ -302,7 +304,7 @@ impl Scene<'_, '_, '_> {
         }
     }
 
-    /// Proves every node whose stored tensors change; the largest difference.
+    /// Proves every node whose stored tensors change, and returns the largest error.
     fn proved(
         &self,
         classes: &ChannelClasses,
@@ -325,7 +327,8 @@ impl Scene<'_, '_, '_> {
         Ok(errors.into_iter().fold(0.0, f64::max))
     }
 
-    /// That a node on scaled tensors, with scaled weights, makes its outputs, scaled.
+    /// Proves that a node makes its scaled outputs from scaled inputs with scaled weights, and
+    /// returns the largest error.
     fn prove(
         &self,
         id: NodeId,
@@ -338,7 +341,7 @@ impl Scene<'_, '_, '_> {
     }
 }
 
-/// Whether no number is rounded.
+/// Checks whether all numbers are exact in their type, so that none is rounded.
 fn are_exact(new: &BTreeMap<ValueId, FusedWeights>) -> bool {
     new.values().all(|weights| {
         let mut pieces = weights.pieces();

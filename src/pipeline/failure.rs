@@ -1,6 +1,6 @@
-//! How a conversion ends that did not come to its end.
+//! A conversion that fails: which error it ends with, and what it still reports.
 //!
-//! Knows the error and the report; not with which code the process ends.
+//! Knows the error and the report; does not know the exit code of the process.
 
 use crate::engine::EngineError;
 use crate::error::Error;
@@ -9,20 +9,21 @@ use crate::report::Report;
 use crate::setting::Setting;
 use crate::verify::claim::Unproved;
 
-/// A conversion that did not come to its end. Nothing was written.
+/// A conversion that failed. Nothing was written.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 #[non_exhaustive]
 pub struct Failure {
-    /// What ended it.
+    /// The error that ended it.
     #[source]
     pub error: Box<Error>,
-    /// What was done, as far as it came.
+    /// The report of what was done until then.
     pub report: Box<Report>,
 }
 
-/// That the engine was stopped at `what`, which a choice of the caller may allow more; `None` if
-/// another machine would not have done better. Nothing is decided by a machine.
+/// Returns the error that the engine was stopped at `what`, which the caller's `setting` may
+/// allow to take more; `None` if no other machine would have done better. Nothing may be decided
+/// by how fast or large a machine is.
 pub fn stopped(
     file: &str,
     what: &str,
@@ -37,8 +38,8 @@ pub fn stopped(
     }
 }
 
-/// What ends the conversion of `file` because `output` of the `kind` of thing called `name`, a block
-/// or a node, is not proved; `None` if that is only left as it is.
+/// Returns the error that ends the conversion of `file` because `output` is not proved: an
+/// output of the block or node (`kind`) called `name`. `None` if that is merely left as it is.
 pub fn of_proof(
     file: &str,
     (kind, name): (&str, &str),
@@ -59,10 +60,11 @@ pub fn of_proof(
     }
 }
 
-/// Whether a block is fused, if one must be: not if `nothing_is`, with so many blocks `unproved`.
+/// Checks that a block is fused if the caller requires one: `nothing_is` says that none is, and
+/// `unproved` how many blocks were planned but not proved.
 ///
 /// # Errors
-/// If none is.
+/// Returns an error if none is fused although one must be.
 pub fn must_fuse(
     options: &Options,
     file: &str,

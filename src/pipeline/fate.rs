@@ -1,6 +1,6 @@
 //! What became of the blocks of a plan.
 //!
-//! Plain values: knows no file, and not how a block is made or proved.
+//! Plain values: knows no file, and does not know how a block is made or proved.
 
 use crate::affine::Comparison;
 use crate::emit::nodes::FusedNodes;
@@ -9,11 +9,11 @@ use crate::plan::Block;
 use crate::refusal::Reason;
 use crate::verify::fingerprint::Fingerprint;
 
-/// What became of a block.
+/// What became of a planned block.
 pub enum Fate {
-    /// It was fused, and proved if that is asked for.
+    /// It was fused, and proved if the caller asked for that.
     Made(MadeBlock),
-    /// What it would become cannot be computed or run.
+    /// Its nodes stay, because what it would become cannot be computed or proved.
     LeftAlone(Reason),
 }
 
@@ -22,15 +22,15 @@ pub enum Fate {
 pub struct MadeBlock {
     /// The new nodes and tensors.
     pub fused: FusedNodes,
-    /// What its new tensors must be in the file; none if nothing is verified.
+    /// The fingerprints of its new tensors in the file; empty if nothing is verified.
     pub fingerprints: Vec<Fingerprint>,
     /// The largest relative error of its proof; `None` if nothing is verified.
     pub proof: Option<f64>,
-    /// What became of its weights; `None` if nobody asks.
+    /// Its weights compared with the original ones; `None` if nobody asks.
     pub compared: Option<Vec<Comparison>>,
 }
 
-/// The blocks of a graph that were made, and what takes their place.
+/// Returns the blocks of a graph that were made, with what takes their place.
 pub fn made_blocks<'p>(
     analysis: &'p GraphAnalysis,
     fates: &'p [Fate],

@@ -1,6 +1,6 @@
-//! What reports tell of a model's files: how large they are, and their hashes.
+//! What reports tell about a model's files: their sizes and hashes.
 //!
-//! Knows bytes and their places; not what a model computes.
+//! Knows bytes and their places; does not know what a model computes.
 
 use prost::bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -11,15 +11,16 @@ use crate::onnx::storage::Storage;
 use crate::options::Options;
 use crate::report::SideFile;
 
-/// How a file is hashed, if it is.
+/// The function that hashes a file; returns `None` if files are not hashed.
 pub type Hashing = fn(&Bytes, &Storage) -> Option<String>;
 
-/// Files are hashed if details are asked for: it takes a pass over all their bytes.
+/// Returns how files are hashed: not at all without details, since it takes a pass over all
+/// bytes.
 pub fn hashing(options: &Options) -> Hashing {
     if options.details { |bytes, storage| Some(sha256(bytes, storage)) } else { |_, _| None }
 }
 
-/// The side files that `model` names; those that cannot be read have no size.
+/// Returns the side files that `model` names; those that cannot be read have no size.
 pub fn side_files(model: &Model, hashing: Hashing) -> Vec<SideFile> {
     let tensors = external::find(model).unwrap_or_default();
     let side_file = |location: String| {
@@ -33,10 +34,10 @@ pub fn side_files(model: &Model, hashing: Hashing) -> Vec<SideFile> {
     external::locations(&tensors).into_iter().map(side_file).collect()
 }
 
-/// The SHA-256 of `bytes`, in hexadecimal digits; they lie in `storage` if they are of a
-/// file, which gives their memory back as they are read.
+/// Returns the SHA-256 of `bytes` in hexadecimal digits. If they are mapped from a file of
+/// `storage`, their pages are given back while they are read.
 fn sha256(bytes: &Bytes, storage: &Storage) -> String {
-    /// So many bytes are read at a time.
+    /// Number of bytes that are read at a time.
     const PIECE: usize = 1 << 20;
     let mut hash = Sha256::new();
     for piece in bytes.chunks(PIECE) {

@@ -1,6 +1,6 @@
-//! From a planned block to what takes its place: its terms are computed, then written.
+//! Turns a planned block into what takes its place: computes its terms, then writes them.
 //!
-//! Knows the plan and the writer, which do not know each other's graph and names.
+//! Knows the plan and the writer, neither of which knows the other's graph or names.
 
 use std::borrow::Cow;
 
@@ -12,11 +12,11 @@ use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::{Block, Plan, WeightError, parted};
 
-/// The normal form of a block of `plan` with its weights, part by part, of each a convolution
-/// first: what is subtracted needs something to be subtracted from.
+/// Computes the normal form of a block of `plan`, weights included: part by part, within each
+/// part convolutions first, because a subtracted term needs something to be subtracted from.
 ///
 /// # Errors
-/// If a weight cannot be read or computed, or is not what the shapes allowed.
+/// Returns an error if a weight cannot be read or computed, or is not what the shapes allowed.
 pub fn terms(
     reader: &Reader,
     meanings: &Meanings,
@@ -29,25 +29,24 @@ pub fn terms(
     Ok(terms)
 }
 
-/// What became of the weights: one comparison per convolution. That takes a pass over the
-/// old and the new ones.
+/// Compares old and new weights, once per convolution. This takes a pass over both.
 pub fn compared(terms: &[Term<Affine>]) -> Vec<Comparison> {
     let weighted = terms.iter().filter(|term| term.kind == TermKind::Conv);
     let weighted = weighted.flat_map(Term::kernels);
     weighted.filter_map(|term| term.map.compared(&InParallel)).collect()
 }
 
-/// What takes the place of `block`, whose terms these are.
+/// Writes the nodes and weights that take the place of `block`, given its `terms`.
 ///
 /// # Errors
-/// If it is seen already that a weight is not finite in the model's type.
+/// Returns an error if a weight is already known not to be finite in the model's type.
 pub fn fused(
     reader: &Reader,
     block: &Block,
     terms: &[Term<Affine>],
 ) -> Result<FusedNodes, NotFinite> {
     let name = |value| reader.graph.value(value).name;
-    // A shift that cancels to nothing is one to the plan: the nodes may be others.
+    // A shift that cancels to zero is still one to the plan: the nodes may not be as planned.
     let is_as_planned = terms.len() == block.terms.len()
         && terms.iter().zip(&block.terms).all(|(term, planned)| planned.is(&term.shape()));
     let mut roots: Vec<&str> = terms.iter().map(|term| name(term.root)).collect();

@@ -1,7 +1,8 @@
-//! What a model is fed with: tensors that a caller gives, from the bytes that ONNX stores one in,
-//! each for the input that it is meant for; noise for inputs that get none.
+//! The inputs that a model is fed with: tensors that a caller gives, decoded from the bytes in
+//! which ONNX stores them, each for the input that it is meant for; noise for inputs that get
+//! none.
 //!
-//! Knows how ONNX stores a tensor, and what a graph declares of its inputs; not what is run.
+//! Knows how ONNX stores a tensor, and what a graph declares of its inputs, not what is run.
 
 use ndarray::{ArrayD, Axis, Slice};
 use prost::Message;
@@ -22,10 +23,10 @@ use crate::verify::inputs::Random;
 use crate::verify::run::unfed;
 use crate::verify::runnable::{self, MOST_ONCE_RUN};
 
-/// The tensor in a file of ONNX's test data: a `TensorProto` that holds its own data.
+/// Decodes the tensor in a file of ONNX's test data: a `TensorProto` that holds its own data.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns what is wrong with the tensor.
 pub fn tensor_from_onnx(bytes: &[u8]) -> Result<Array, String> {
     let stored = TensorProto::decode(bytes).map_err(|error| error.to_string())?;
     let array = match Float::from_onnx(stored.data_type()) {
@@ -35,9 +36,9 @@ pub fn tensor_from_onnx(bytes: &[u8]) -> Result<Array, String> {
     array.map_err(|error| error.to_string())
 }
 
-/// Why an input of this element type (`TensorProto.DataType`) cannot be fed with `array`:
-/// what is cast to another type, or is no finite number in it, is not what the caller means.
-/// `None` if it can.
+/// Returns why an input of this element type (`TensorProto.DataType`) cannot be fed with
+/// `array`; `None` if it can. Values that would be cast to another type, or are not finite in
+/// it, are not what the caller means.
 pub fn misfit(array: &Array, element_type: i32) -> Option<String> {
     match (array, Float::from_onnx(element_type)) {
         (Array::Float(values), Some(float)) => {
@@ -62,19 +63,20 @@ pub fn misfit(array: &Array, element_type: i32) -> Option<String> {
     }
 }
 
-/// What a model is run on.
+/// The samples that a model is run on.
 pub struct Samples {
-    /// Some samples each.
+    /// Pieces of a few samples each.
     pub pieces: Vec<Piece>,
-    /// Whether the caller gave all inputs.
+    /// Whether the caller gave all inputs; otherwise some are noise.
     pub are_given: bool,
 }
 
-/// What a model is looked at with: the caller's tensors, in pieces of some samples where the
-/// file leaves their number open; noise if not all inputs were given. Inside, why there is none.
+/// Returns the samples to run a model on: the caller's tensors, cut into pieces where the file
+/// leaves the number of samples open; if not all inputs were given, noise for the missing ones.
+/// The inner error says why there are none.
 ///
 /// # Errors
-/// If an entry cannot be decoded.
+/// Returns an error if an entry cannot be decoded.
 pub fn samples(
     model: &Model,
     graph: &Graph,
@@ -119,7 +121,7 @@ pub fn samples(
     Ok(Ok(Samples { pieces: vec![sample], are_given: false }))
 }
 
-/// So many samples are run at a time.
+/// Upper bound on the samples that are run at a time.
 const TOGETHER: usize = 32;
 
 fn cut(all: &[Array], samples: usize) -> Vec<Piece> {
@@ -134,7 +136,7 @@ fn cut(all: &[Array], samples: usize) -> Vec<Piece> {
     pieces.collect()
 }
 
-/// The least and the largest number that such a type holds; `None` if it holds none.
+/// Returns the least and the largest number of an element type; `None` if it holds no numbers.
 fn range(element_type: i32) -> Option<(i128, i128)> {
     match DataType::try_from(element_type).ok()? {
         DataType::Bool => Some((0, 1)),
@@ -142,7 +144,7 @@ fn range(element_type: i32) -> Option<(i128, i128)> {
     }
 }
 
-/// What ONNX calls the type.
+/// The ONNX name of an element type.
 fn name_of(element_type: i32) -> String {
     let name = DataType::try_from(element_type).map(|known| known.as_str_name().to_lowercase());
     name.unwrap_or_else(|_| format!("type {element_type}"))

@@ -1,6 +1,6 @@
-//! The new model with int8 weights, run on one input: what its outputs would be worth.
+//! Runs the new model with int8 weights on one input, to tell what its outputs would be worth.
 //!
-//! Knows the rooms that feed and run; decides nothing.
+//! Knows the rooms that feed and run models; decides nothing.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use crate::options::Options;
 use crate::pipeline::given;
 use crate::report::Int8Outputs;
 
-/// What int8 weights leave of the outputs of `model`; `None` if it is quantized already, cannot be
-/// fed or run, or has nothing to be rounded.
+/// Returns the signal-to-noise ratios of the outputs of `model` with int8 weights; `None` if it
+/// is quantized already, cannot be fed or run, or has nothing to round.
 ///
 /// # Errors
-/// If the model is malformed.
+/// Returns an error if the model is malformed.
 pub fn outputs(
     model: &Model,
     options: &Options,
@@ -37,7 +37,7 @@ pub fn outputs(
     }
     let Ok(samples) = given::samples(model, graph, &options.run)? else { return Ok(None) };
     let runnable = RunnableModel::of(model, limits)?;
-    // The first ones tell as much as all.
+    // The first piece tells as much as all of them.
     let first = samples.pieces.get(..1).unwrap_or_default();
     let found = match of_weights(&runnable, graph, constants, first) {
         Err(Unscaled::Invalid(wrong)) => return Err(wrong),

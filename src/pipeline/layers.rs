@@ -1,4 +1,4 @@
-//! The model as its layers, before and after: for the report's drawing alone.
+//! The layers of the model before and after, which only the report's drawing needs.
 //!
 //! Knows what was planned and made; decides nothing.
 
@@ -14,11 +14,11 @@ use crate::pipeline::remains::Rest;
 use crate::plan::Block;
 use crate::report::{Layer, Layers};
 
-/// So many layers are told: a drawing of more would be seen by nobody.
+/// Upper bound on the layers that are told: nobody would look at a drawing of more.
 const MOST: usize = 20_000;
 
-/// The layers of all graphs, if the blocks that were made, or all that are planned if none was
-/// tried yet, stand for their nodes.
+/// Returns the layers of all graphs, in which blocks stand for their nodes: the blocks that were
+/// made, or all planned ones if none was tried yet.
 pub fn layers(planned: &Planned, made: Option<&Made>) -> Layers {
     let blocks = planned.analyses.iter().enumerate().map(|(graph, analysis)| {
         let fates = made.and_then(|made| made.fates.get(graph));
@@ -51,7 +51,7 @@ pub fn layers(planned: &Planned, made: Option<&Made>) -> Layers {
     all
 }
 
-/// The layers of one graph, the first of whose blocks has the number `first`.
+/// Returns the layers of one graph, the first of whose blocks has the number `first`.
 fn of_graph(graph: &Graph, rest: &Rest, blocks: &[&Block], first: usize) -> Vec<Layer> {
     let goes = |id: &NodeId| rest.is_gone || rest.removed.contains(id);
     let mut owners: HashMap<NodeId, usize> = HashMap::new();

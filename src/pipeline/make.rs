@@ -1,4 +1,4 @@
-//! The third step: every block is fused, and proved as soon as it is there.
+//! The third step: fuses every block, and proves it as soon as it is fused.
 //!
 //! Knows the plan and writes no file: what takes a block's place is a value.
 
@@ -32,20 +32,21 @@ use crate::verify::fingerprint::Fingerprint;
 use crate::verify::original::Original;
 use crate::verify::proof::prove;
 
-/// What became of the planned blocks.
+/// The fates of all planned blocks.
 pub struct Made {
-    /// Per graph, what became of each block of its plan.
+    /// For each graph, the fate of each block of its plan.
     pub fates: Vec<Vec<Fate>>,
-    /// Of the blocks that were made, if these are not all, and somebody asks.
+    /// The multiply-adds with the blocks that were made; `None` if all were, or nobody asks.
     pub multiply_adds: Option<MultiplyAdds>,
 }
 
 impl Made {
-    /// Fuses all blocks of the model that is called `file`, and proves them within `limits`; what
-    /// was made of another plan is made already.
+    /// Fuses all blocks of the model called `file`, and proves them within `limits`. Blocks that
+    /// were made for an `earlier` plan are taken from it.
     ///
     /// # Errors
-    /// If a block is malformed, or is not what it was, or its proof does not end.
+    /// Returns an error if a block is malformed or computes something else, or its proof does
+    /// not finish.
     pub fn of(
         planned: &Planned,
         earlier: Option<(&Planned, &Made)>,
@@ -77,12 +78,12 @@ impl Made {
         Ok(made)
     }
 
-    /// Whether no block was made.
+    /// Checks whether no block was made.
     pub fn is_empty(&self) -> bool {
         !self.fates.iter().flatten().any(|fate| matches!(fate, Fate::Made(_)))
     }
 
-    /// The blocks that were not made, and why.
+    /// Returns the blocks that were not made, and why.
     pub fn left_alone(&self, planned: &Planned) -> impl Iterator<Item = NearMiss> {
         planned.blocks().zip(self.fates.iter().flatten()).filter_map(|(block, fate)| match fate {
             Fate::Made(_) => None,
@@ -94,10 +95,10 @@ impl Made {
     }
 }
 
-/// Blocks that were made, and what takes their place.
+/// The blocks that were made, each with what replaces it, by output.
 type BlocksByOutput<'m> = IdMap<ValueId, (&'m Block, &'m MadeBlock)>;
 
-/// Those of one graph of an earlier plan.
+/// Returns the blocks of one graph that were made for an earlier plan.
 fn blocks_by_output<'m>(
     earlier: Option<(&'m Planned, &'m Made)>,
     graph: usize,
@@ -109,19 +110,19 @@ fn blocks_by_output<'m>(
     of_graph.into_iter().flatten().map(|of| (of.0.region.output, of)).collect()
 }
 
-/// What all blocks are made with.
+/// The context in which all blocks are made.
 struct Maker<'w> {
     file: &'w str,
     options: &'w Options,
     limits: Limits,
-    /// Blocks whose fate is known.
+    /// Number of blocks whose fate is known.
     done: AtomicUsize,
     all: usize,
 }
 
 impl Maker<'_> {
-    /// The fates of all blocks of a graph, which are made in parallel, but for those that were made
-    /// `earlier`.
+    /// Makes all blocks of a graph in parallel, except those that were made `earlier`, and returns
+    /// their fates.
     fn graph(
         &self,
         analysis: &GraphAnalysis,
@@ -138,8 +139,8 @@ impl Maker<'_> {
             (self.options.progress)(Progress::Proving { done, all: self.all });
             Ok((index, fate))
         };
-        // The largest first, one after the other, so that no processor is left alone
-        // with one of them at the end.
+        // Blocks are handed out one by one, the largest first, so that no processor is left
+        // alone with a large one at the end.
         let mut blocks: Vec<(usize, &Block)> = analysis.plan.blocks.iter().enumerate().collect();
         blocks.sort_by(|(_, a), (_, b)| b.before.parameters.total_cmp(&a.before.parameters));
         let fates = blocks.into_iter().par_bridge().map(fate);
@@ -187,7 +188,7 @@ impl Maker<'_> {
             let (fingerprints, proof) = (Vec::new(), None);
             return Ok(Fate::Made(MadeBlock { fused, fingerprints, proof, compared }));
         }
-        // That they are finite was planned.
+        // The plan made sure that the weights are finite.
         let fingerprints =
             fingerprints(&fused).map_err(|wrong| Error::miswritten(self.file, &wrong))?;
         let BlockNodes { made, .. } = BlockNodes::of(block, &fused);
@@ -205,10 +206,10 @@ impl Maker<'_> {
         Ok(Fate::Made(MadeBlock { fused, fingerprints, proof: Some(largest), compared }))
     }
 
-    /// What becomes of `block`, of which `output` is not proved.
+    /// Returns the fate of `block`, one `output` of which is not proved.
     ///
     /// # Errors
-    /// If that ends the conversion.
+    /// Returns an error if that ends the conversion.
     fn unproved(&self, why: Unproved, block: &Block, output: &str) -> Result<Fate, Error> {
         match failure::of_proof(self.file, ("block", &block.name), output, &why) {
             Some(error) => Err(error),
@@ -217,12 +218,12 @@ impl Maker<'_> {
     }
 }
 
-/// A block whose nodes stay, because of this.
+/// Returns the fate of a block whose nodes stay because of `why`.
 fn left_alone(why: &impl Display, setting: Option<Setting>) -> Fate {
     Fate::LeftAlone(Reason::Unproved { why: why.to_string(), setting })
 }
 
-/// What verification knows of the graphs as they stand in the file.
+/// Returns the graphs as verification knows them, as they stand in the file.
 fn originals<'r, 'g, 'm>(analyses: &[GraphAnalysis<'r, 'g, 'm>]) -> Vec<Arc<Original<'r, 'g, 'm>>> {
     let mut originals: Vec<Arc<Original>> = Vec::with_capacity(analyses.len());
     for analysis in analyses {
@@ -234,22 +235,22 @@ fn originals<'r, 'g, 'm>(analyses: &[GraphAnalysis<'r, 'g, 'm>]) -> Vec<Arc<Orig
     originals
 }
 
-/// What the new tensors must be in the file.
+/// Returns the fingerprints that the new tensors must have in the file.
 fn fingerprints(fused: &FusedNodes) -> Result<Vec<Fingerprint>, NotFinite> {
     let told = fused.told.iter().map(|tensor| Ok(Fingerprint::of(tensor)));
     fused.weights.iter().map(fingerprint).chain(told).collect()
 }
 
-/// What `weights` must be in the file.
+/// Returns the fingerprint that `weights` must have in the file.
 ///
 /// # Errors
-/// If one of them is not finite when it is rounded.
+/// Returns an error if one of the weights is not finite after rounding.
 pub fn fingerprint(weights: &FusedWeights) -> Result<Fingerprint, NotFinite> {
     let pieces = weights.pieces().map(|piece| weights.read(piece));
     Fingerprint::rounded(weights.header(), weights.float, pieces)
 }
 
-/// What is proved of the new tensors.
+/// Returns the new tensors as constants for the proof: weights before rounding, in float64.
 fn constants(fused: &FusedNodes) -> Vec<Constant> {
     let floats = fused.weights.iter().map(|weights| {
         Constant::doubles(&weights.name, &weights.dims, Arc::clone(&weights.numbers))

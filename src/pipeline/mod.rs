@@ -1,22 +1,22 @@
-//! From model to model.
+//! Converts one model into another.
 //!
-//! A [`Conversion`] opens, plans, makes, checks and delivers. Each step returns a value that
-//! no later step changes, and from these values, as far as they came, the report is made: at
-//! the end, once, by [`summary`].
+//! A [`Conversion`] opens, plans, makes, checks and delivers. Each step returns a value that no
+//! later step changes; from these values, as far as the conversion came, [`summary`] makes the
+//! report, once, at the end.
 //!
 //! The steps: [`open`] reads a model and inlines the local functions that matter; [`occupied`]
-//! looks at the places of all files; [`planned`] holds what was decided, graph by graph
-//! ([`analysis`]). The rest is the way of a [`new_model`]: [`make`] fuses each block ([`fuse`]), has it proved by its [`claim`], says
-//! what became of it, its [`fate`], and looks what blocks read of each other ([`byproducts`]); what
-//! is not proved is planned anew without it ([`replanned`]);
-//! [`edited`] turns what was made into [`edits`], with what [`remains`] of each graph;
-//! [`deliver`] writes, has [`check`] look at the new file, [`int8`] tell what rounding its
-//! weights would do, [`equalized`] scale channels by the best of [`candidates`], and then its
-//! files [`placed`]. A conversion that ends before is a [`failure`]. For the report alone there
-//! are [`counts`], [`files`], the [`request`] and the [`layers`]; [`given`] reads a caller's
-//! tensors.
+//! examines the paths of all files; [`planned`] holds what was decided, graph by graph
+//! ([`analysis`]). The rest leads from the plan to the [`new_model`]: [`make`] fuses each block
+//! ([`fuse`]), has its [`claim`] proved, records its [`fate`], and checks what blocks read of
+//! each other ([`byproducts`]); a graph with blocks that are not proved is [`replanned`]; [`edited`]
+//! turns what was made into [`edits`], given what [`remains`] of each graph; [`deliver`] stages
+//! the new model and finally has its files [`placed`]. In between, [`check`] compares the staged
+//! model with the old one, [`equalized`] scales channels by the best of the [`candidates`], and
+//! [`int8`] tells what rounding the weights would do. A conversion that ends early is a
+//! [`failure`]. Only the report needs [`counts`], [`files`], the [`request`] and the [`layers`];
+//! [`given`] reads a caller's tensors.
 //!
-//! Knows all rooms below, the planner beside the report; neither flags, exit codes nor
+//! Knows all rooms below, the planner beside the report; does not know flags, exit codes or
 //! terminals.
 
 pub mod analysis;
@@ -71,23 +71,23 @@ use crate::options::{Options, Progress};
 use crate::report::{Mode, Report};
 use crate::verify::runnable::{self, MOST_FOR_A_HINT};
 
-/// One model, what is to be done with it, and where it goes.
+/// A model, what is to be done with it, and where the result goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Conversion<'c> {
     /// Where the model comes from.
     pub source: ModelSource<'c>,
-    /// Where the new one goes; `None` only looks.
+    /// Where the new model goes; `None` for a look, which writes nothing.
     pub destination: Option<Destination<'c>>,
-    /// What is asked for.
+    /// The caller's options.
     pub options: &'c Options,
 }
 
-/// A conversion that came to its end.
+/// The result of a conversion that came to its end.
 #[derive(Debug)]
 pub struct Converted {
-    /// What was done.
+    /// The report of what was done.
     pub report: Report,
-    /// The new model; `None` if there is none because it was only looked.
+    /// The bytes of the new model; `None` after a look.
     pub model: Option<Bytes>,
 }
 
@@ -95,7 +95,8 @@ impl Conversion<'_> {
     /// Opens, plans, makes, checks and delivers.
     ///
     /// # Errors
-    /// If the model cannot be read, is malformed, fails verification, or cannot be written.
+    /// Returns an error if the model cannot be read or written, is malformed, or fails
+    /// verification.
     pub fn carry_out(&self) -> Result<Converted, Failure> {
         let options = self.options;
         let mode = match self.destination {
@@ -140,7 +141,8 @@ impl Conversion<'_> {
         reached.open_sizes = &open_sizes;
         reached.seconds.plan = planning.elapsed().as_secs_f64();
 
-        // Only now: what constants may cost depends on the side files that were looked at.
+        // Measured only now, because the budget for evaluating constants depends on which side
+        // files have been mapped so far.
         let measuring = Instant::now();
         let side_files = (counting != Counting::Nothing)
             .then(|| files::side_files(original, files::hashing(options)));
@@ -157,7 +159,8 @@ impl Conversion<'_> {
         }
     }
 
-    /// What is told of a new model needs no more than what is known; a look tells less.
+    /// How much is counted for the report: without details, a new model is described by what is
+    /// already known, and a look by less.
     fn counting(&self) -> Counting {
         match (self.options.details, self.destination) {
             (true, _) => Counting::Everything,
@@ -167,7 +170,7 @@ impl Conversion<'_> {
     }
 }
 
-/// Shapes for the inputs that are open, at which the model runs; empty if none are found.
+/// Finds shapes for the open inputs at which the model runs; empty if none are found.
 fn open_sizes(
     model: &Model,
     graphs: &[Graph],

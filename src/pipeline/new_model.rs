@@ -1,7 +1,7 @@
-//! From a plan to a new model in its place: made, written beside its place, examined there,
-//! its channels scaled if that is asked for, and delivered.
+//! From a plan to a new model in its place: it is made, staged beside its place, examined there,
+//! equalized if the caller asks for that, and delivered.
 //!
-//! Knows the steps that do so, and what each of them tells the report; does none of them itself.
+//! Knows these steps, and what each of them adds to the report; does none of them itself.
 
 use std::time::Instant;
 
@@ -22,29 +22,29 @@ use crate::pipeline::planned::Planned;
 use crate::pipeline::replanned;
 use crate::pipeline::summary::Reached;
 
-/// A new model, from the plan on.
+/// Everything that a new model is made from.
 #[derive(Clone, Copy)]
 pub struct NewModel<'s, 'r, 'g, 'm> {
     /// The model that was read.
     pub opened: &'s Opened,
-    /// What is to be done with it.
+    /// The plan for it.
     pub planned: &'s Planned<'r, 'g, 'm>,
-    /// Where the new one goes.
+    /// Where the new model goes.
     pub destination: Destination<'s>,
-    /// What stands there.
+    /// What stands there now.
     pub occupied: &'s Occupied,
-    /// What is asked for.
+    /// The caller's options.
     pub options: &'s Options,
 }
 
-/// Looks at a new model, or says what is wrong with it.
+/// Checks a new model; the error says what is wrong with it.
 type NewModelCheck<'c> = &'c dyn Fn(&Model) -> Result<Checked, Error>;
 
 impl<'s, 'm> NewModel<'s, '_, '_, 'm> {
     /// Makes the new model, and puts it in its place.
     ///
     /// # Errors
-    /// If a step fails. Everything is as it was then.
+    /// Returns an error if a step fails. In that case everything is as it was before.
     pub fn deliver(&self, reached: Reached<'_, '_, '_, 'm>) -> Result<Converted, Failure> {
         let mut reached = reached;
         let NewModel { opened, planned, options, occupied, .. } = *self;
@@ -111,11 +111,12 @@ impl<'s, 'm> NewModel<'s, '_, '_, 'm> {
         Ok(Converted { report: reached.report(), model: Some(delivered.model.clone()) })
     }
 
-    /// What is to be delivered, complete beside its place, and what was seen of it there.
+    /// Stages `delivery` completely, beside its place, and examines the staged model.
     ///
     /// # Errors
-    /// If it cannot be written or is not what it should be, with the report of all that was
-    /// `reached`. What the attempt took is told there, since no value of a step tells it.
+    /// Returns an error, with the report of all that was `reached`, if the model cannot be
+    /// written or is not what it should be. The report includes the time of this attempt, which
+    /// no value of a step holds.
     fn staged<'d>(
         &self,
         delivery: Delivery<'d>,

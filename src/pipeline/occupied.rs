@@ -1,11 +1,11 @@
-//! The places of a conversion's files, before the work begins: no file has two roles, and
-//! what stands where the new model is to go may be replaced.
+//! Checks the paths of a conversion's files before the work begins: no file has two roles, and
+//! the file that stands where the new model is to go may be replaced.
 //!
-//! An earlier result of the same model is replaced, and so is the model itself: both have its
-//! inputs and outputs. A model with others is none of ours to destroy: a shell pattern that
-//! fits two models names the second as the output.
+//! An earlier result for the same model may be replaced, and so may the model itself: both have
+//! its inputs and outputs. A model with other inputs or outputs must not be destroyed: a shell
+//! pattern that matches two models names the second as the output.
 //!
-//! Knows places and names; writes nothing.
+//! Knows paths and names; writes nothing.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,8 @@ use crate::onnx::storage::{Links, Storage};
 use crate::options::Options;
 use crate::report::{Predecessor, PredecessorKind};
 
-/// What the side files of the model at `path` are called, seen from its folder; none if it
-/// cannot be read, which whoever reads it says.
+/// Returns the names of the side files of the model at `path`, relative to its folder; empty if
+/// the model cannot be read, which whoever reads it reports.
 pub fn side_file_names(path: &Path) -> Vec<String> {
     let model = MappedFile::of(path).ok();
     let model = model.and_then(|file| Model::index(file.bytes(), Storage::default()).ok());
@@ -30,16 +30,16 @@ pub fn side_file_names(path: &Path) -> Vec<String> {
     tensors.map(|tensors| external::locations(&tensors).into_iter().collect()).unwrap_or_default()
 }
 
-/// A target as it was before the work began.
+/// The target as it was before the work began.
 #[derive(Debug, Default)]
 pub struct Occupied {
-    /// The file that stood there.
+    /// The stamp of the file that stood there.
     stamp: Option<FileStamp>,
-    /// What it held, if that is worth a word.
+    /// The kind of model it held, if that is worth reporting.
     kind: Option<PredecessorKind>,
-    /// The side files that it named and that were there, by their paths too.
+    /// The existing side files that it named, each as its location in the model and its path.
     side_files: Vec<(String, PathBuf)>,
-    /// Those of the model that is read, if that stays.
+    /// The side files of the model that is read, if that model stays.
     still_read: Vec<PathBuf>,
 }
 
@@ -48,20 +48,20 @@ pub struct Occupied {
 pub struct Roles<'r> {
     /// The model that is read.
     pub model: &'r Model,
-    /// Its file, if it is one.
+    /// The file it is read from, if any.
     pub input: Option<&'r Path>,
-    /// Where the new model goes, if that is a file.
+    /// The file that the new model goes to, if any.
     pub target: Option<&'r Path>,
 }
 
 impl Roles<'_> {
-    /// Whether each file has one role.
+    /// Checks that each file has one role.
     ///
     /// # Errors
-    /// Which file has two.
+    /// Returns an error that names a file with two roles.
     pub fn check(&self, options: &Options) -> Result<(), Error> {
         let mut side_files = self.side_files();
-        // One that is copied, or would be found there.
+        // Side files are also copied to the target's folder, or would be looked up there.
         side_files.extend(self.target.into_iter().flat_map(|to| self.side_files_in(folder_of(to))));
         let holds_weights =
             |path: &Path| side_files.iter().any(|file| place::is_same_file(path, file));
@@ -93,17 +93,17 @@ impl Roles<'_> {
 
     /// The side files that the model would have in `folder`.
     fn side_files_in(&self, folder: &Path) -> Vec<PathBuf> {
-        // What is malformed is refused by whoever needs it.
+        // A malformed entry is refused by whoever needs it.
         let tensors = external::find(self.model).unwrap_or_default();
         external::locations(&tensors).iter().map(|location| folder.join(location)).collect()
     }
 
-    /// What stands at the target, if it may be replaced.
+    /// Returns what stands at the target, if it may be replaced.
     ///
     /// # Errors
-    /// If it may not.
+    /// Returns an error if it may not.
     pub fn occupied(&self, clobber: Clobber) -> Result<Occupied, Error> {
-        // A link that leads nowhere holds nothing.
+        // A dangling link holds nothing.
         let standing = self.target.and_then(|target| Some((target, FileStamp::at(target)?)));
         let Some((target, stamp)) = standing else { return Ok(Occupied::default()) };
         let is_input = self.input.is_some_and(|input| place::is_same_place(input, target));
@@ -138,8 +138,8 @@ impl Roles<'_> {
         })
     }
 
-    /// Why `there` is another model than the one that is read; `None` if it has its inputs
-    /// and outputs.
+    /// Returns why `there` is another model; `None` if it has the inputs and outputs of the one
+    /// read.
     fn another(&self, there: &Model) -> Option<String> {
         let (Ok(own), Ok(its)) = (interface(self.model), interface(there)) else {
             return Some("it holds a model whose inputs and outputs cannot be read".to_owned());
@@ -157,12 +157,12 @@ impl Roles<'_> {
 }
 
 impl Occupied {
-    /// Whether at `target` stands what stood there.
+    /// Checks whether `target` still is what it was before the work began.
     pub fn is_as_it_was(&self, target: &Path) -> bool {
         FileStamp::at(target) == self.stamp
     }
 
-    /// What `new` has taken the place of at `target`; `None` if nothing stood there.
+    /// Describes what `new` replaced at `target`; `None` if nothing worth reporting stood there.
     pub fn replaced_by(&self, new: &Model, target: &Path) -> Option<Predecessor> {
         let named = named_side_files(new, target);
         let is_needed = |path: &Path| {
@@ -175,7 +175,7 @@ impl Occupied {
     }
 }
 
-/// The side files that `model`, at `target`, names, as far as they are there.
+/// Returns the existing side files that `model`, at `target`, names.
 fn named_side_files(model: &Model, target: &Path) -> Vec<(String, PathBuf)> {
     let storage = Storage::in_folder(folder_of(target), Links::Followed);
     let locations = external::locations(&external::find(model).unwrap_or_default());
@@ -186,13 +186,14 @@ fn named_side_files(model: &Model, target: &Path) -> Vec<(String, PathBuf)> {
     there.collect()
 }
 
-/// What a caller of a model has to know: the names of what is fed and of what comes out.
+/// What a caller of a model has to know: the names of its inputs and outputs.
 struct Interface<'m> {
     inputs: BTreeSet<&'m str>,
     outputs: BTreeSet<&'m str>,
 }
 
-/// Inputs that have a default are none: those that only named folded weights go with these.
+/// Reads the interface of `model`. Inputs with a default value do not count: those that only
+/// named folded weights disappear with these.
 fn interface(model: &Model) -> Result<Interface<'_>, Invalid> {
     let names = |number, name| -> Result<BTreeSet<&str>, Invalid> {
         let fields = model.main.fields(number);
@@ -204,7 +205,7 @@ fn interface(model: &Model) -> Result<Interface<'_>, Invalid> {
     Ok(Interface { inputs: inputs.difference(&stored).copied().collect(), outputs })
 }
 
-/// Names in backticks; of many, the first.
+/// Formats names in backticks; of many, only the first.
 fn listed(names: &BTreeSet<&str>) -> String {
     const MOST: usize = 4;
     let shown: Vec<String> = names.iter().take(MOST).map(|name| format!("`{name}`")).collect();

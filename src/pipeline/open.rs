@@ -1,7 +1,7 @@
-//! The first step: a model, opened and read, with those of its local functions inlined that
-//! take part in a block: to tell which these are, all are inlined and planned for.
+//! The first step: opens and reads a model, and inlines those of its local functions that take
+//! part in a block. To find out which ones do, all are inlined and planned for.
 //!
-//! Knows where models come from, what is asked of them, and the planner; edits nothing but calls.
+//! Knows the sources of models, the caller's options, and the planner; edits nothing but calls.
 
 use std::collections::HashSet;
 use std::io;
@@ -40,7 +40,7 @@ pub enum ModelSource<'s> {
 }
 
 impl<'s> ModelSource<'s> {
-    /// Its file, if it is one.
+    /// The path of the file; `None` if the source is no file.
     pub fn path(&self) -> Option<&'s Path> {
         match self {
             ModelSource::File(path) => Some(path),
@@ -48,7 +48,7 @@ impl<'s> ModelSource<'s> {
         }
     }
 
-    /// What it is called in messages.
+    /// The name of the source in messages.
     pub fn label(&self) -> String {
         match self {
             ModelSource::File(path) => path.display().to_string(),
@@ -60,28 +60,27 @@ impl<'s> ModelSource<'s> {
 
 /// A model as it was read.
 pub struct Opened {
-    /// What it is called in errors.
+    /// The name of the model in errors.
     pub file: String,
-    /// The model, its functions not inlined.
+    /// The model with its functions not inlined.
     pub original: Model,
-    /// The same with its nodes in an order in which each comes behind those that it reads;
-    /// `None` if they stand in one.
+    /// The same model with its nodes in topological order; `None` if they already are.
     sorted: Option<Model>,
-    /// The hash of its bytes; `None` unless details are asked for.
+    /// The SHA-256 of its bytes; `None` unless details are asked for.
     pub sha256: Option<String>,
 }
 
 impl Opened {
-    /// The model, its nodes sorted: what all that follows reads.
+    /// The model with its nodes in topological order, which all later steps read.
     pub fn model(&self) -> &Model {
         self.sorted.as_ref().unwrap_or(&self.original)
     }
 }
 
-/// Opens a model, whose successor goes to `target` if that is a file, and indexes it.
+/// Opens and indexes a model. `target` is the file that the new model will go to, if any.
 ///
 /// # Errors
-/// If it cannot be read, or is no model.
+/// Returns an error if the source cannot be read, or is no model.
 pub fn open(
     source: &ModelSource,
     target: Option<&Path>,
@@ -89,7 +88,7 @@ pub fn open(
 ) -> Result<Opened, Error> {
     let file = source.label();
     let replaced = source.path().zip(target).is_some_and(|(path, to)| is_same_file(path, to));
-    // Windows puts no file in the place of one that is mapped. Side files are never replaced.
+    // Windows cannot replace a file that is mapped. Side files are never replaced.
     let access = if cfg!(windows) && replaced { FileAccess::Read } else { FileAccess::Mapped };
     let original = index(source, &file, options.links, access)?;
     let sha256 = files::hashing(options)(original.bytes(), &original.storage);
@@ -125,21 +124,21 @@ fn index(
     })
 }
 
-/// What is inside the local functions of a model.
+/// The analysis of the local functions that a model calls.
 #[derive(Default)]
 pub struct LocalFunctions {
-    /// The model with those of them inlined that take part in a block, or hold nodes in
-    /// training mode which are converted; `None` if there are none.
+    /// The model with those functions inlined that take part in a block, or hold training-mode
+    /// nodes which are converted; `None` if there are none.
     pub inlined: Option<Model>,
-    /// Nodes of the others that stay in training mode.
+    /// The nodes of all other functions that stay in training mode.
     pub near_misses: Vec<NearMiss>,
 }
 
 impl LocalFunctions {
-    /// Looks into those that the model calls.
+    /// Looks into the functions that the model calls.
     ///
     /// # Errors
-    /// If the model is malformed, or the engine does not end.
+    /// Returns an error if the model is malformed, or the engine did not finish.
     pub fn of(opened: &Opened, options: &Options) -> Result<Self, Error> {
         let model = opened.model();
         let invalid = Error::invalid(&opened.file);
@@ -163,14 +162,14 @@ impl LocalFunctions {
     }
 }
 
-/// The calls whose nodes take part in a block, or are converted from training mode.
+/// Returns the calls whose nodes take part in a block, or are converted from training mode.
 fn callers<'a>(analyses: &'a [GraphAnalysis]) -> HashSet<&'a str> {
     let mut callers: HashSet<&str> = HashSet::new();
     for analysis in analyses {
         let fused = analysis.plan.blocks.iter().flat_map(|block| &block.region.nodes);
         let converted = analysis.training.forms.iter().map(|(id, _)| id);
         for &id in fused.chain(converted) {
-            // A call's nodes have names that begin with the call's.
+            // The names of inlined nodes begin with the name of their call.
             let name = analysis.reader.graph.node(id).proto.name();
             callers.extend(name.match_indices('/').filter_map(|(end, _)| name.get(..end)));
         }
@@ -178,7 +177,7 @@ fn callers<'a>(analyses: &'a [GraphAnalysis]) -> HashSet<&'a str> {
     callers
 }
 
-/// The nodes that stay in training mode and are none of `model`'s: those in calls that it
+/// Returns the nodes that stay in training mode and are not in `model`, but in calls that it
 /// keeps.
 fn inside_calls(analyses: &[GraphAnalysis], model: &Model) -> Result<Vec<NearMiss>, Invalid> {
     let graphs = Graph::read_all(model)?;
@@ -188,11 +187,12 @@ fn inside_calls(analyses: &[GraphAnalysis], model: &Model) -> Result<Vec<NearMis
     Ok(near_misses.filter(|miss| !known.contains(miss.node.as_str())).cloned().collect())
 }
 
-/// The graphs of `model`, which was made of what was opened as `file`: every tensor in it is
-/// what it says, and what the caller gave is for inputs that it has.
+/// Reads the graphs of `model`, which was derived from the file called `file`. Checks that every
+/// tensor is what it claims to be, and that the caller's shapes and tensors are for inputs that
+/// the model has.
 ///
 /// # Errors
-/// If the model is malformed, or what was given does not fit.
+/// Returns an error if the model is malformed, or what the caller gave does not fit.
 pub fn graphs<'m>(
     file: &str,
     model: &'m Model,
@@ -205,7 +205,7 @@ pub fn graphs<'m>(
     Ok(graphs)
 }
 
-/// Whether the shapes and tensors that the caller gave are those of graph inputs.
+/// Checks that the shapes and tensors that the caller gave fit graph inputs.
 fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(), Error> {
     let Some(main) = graphs.first() else { return Ok(()) };
     let inputs = main.inputs();
@@ -238,7 +238,7 @@ fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(), E
     Ok(())
 }
 
-/// How a given shape differs from what the file declares; `None` if it does not.
+/// Says how a given shape differs from the declared one; `None` if it does not.
 fn difference(dims: &[Option<i64>], shape: &[usize]) -> Option<String> {
     if dims.len() != shape.len() {
         return Some(format!("the input has {} dimensions, not {}", dims.len(), shape.len()));
@@ -249,11 +249,11 @@ fn difference(dims: &[Option<i64>], shape: &[usize]) -> Option<String> {
     Some(format!("the file says that axis {axis} has {}, not {given}", (*size)?))
 }
 
-/// Whether the engine ended with all that it was asked for; what depends on time, or on what
-/// the system allows this process, is no result.
+/// Checks that the engine finished whatever it was asked to evaluate: an outcome that depends on
+/// time, or on what the system allows this process, is no result.
 ///
 /// # Errors
-/// Names what it did not end with.
+/// Returns an error that names what the engine did not finish.
 pub fn check_time<'c, 'g: 'c, 'm: 'g>(
     file: &str,
     constants: impl IntoIterator<Item = &'c Constants<'g, 'm>>,

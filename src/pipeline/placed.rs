@@ -1,7 +1,7 @@
-//! The end of a new model's way: its files stand beside their places, and are put there, the
-//! model last. With its rename, everything is done; until then, nothing is.
+//! The last part of delivery: the files of a new model, staged beside their places, are put
+//! there, the model last. Its rename completes everything; until then, nothing has changed.
 //!
-//! Knows files and their places; not what is in them.
+//! Knows files and their paths; does not know what is in them.
 
 use std::fs;
 use std::io;
@@ -12,25 +12,26 @@ use crate::onnx::model::Model;
 use crate::onnx::place::{self, folder_of};
 use crate::onnx::staged::{self, Clobber, Staged};
 
-/// The files of a new model, beside their places.
+/// The files of a new model, staged beside their places.
 pub struct StagedFiles<'d> {
-    /// Where the model goes.
+    /// The path that the model goes to.
     pub target: &'d Path,
-    /// Whether what stands there is replaced.
+    /// Whether a file that stands there is replaced.
     pub clobber: Clobber,
-    /// The model.
+    /// The staged model.
     pub file: Staged,
-    /// The side file that was made for it.
+    /// The side file that was made for it, if any.
     pub side: Option<StagedSide>,
-    /// The old model, if it stays as it is, and its side files have to be where it goes.
+    /// The old model, if it stays as it is and needs its side files in the target's folder.
     pub copied: Option<&'d Model>,
 }
 
 impl StagedFiles<'_> {
-    /// Puts the files in their places; why it is not known that the names have reached the disk.
+    /// Puts the files in their places. Returns why it is not known whether the names have
+    /// reached the disk; `None` if they have.
     ///
     /// # Errors
-    /// Those of the file system. Everything is as it was then.
+    /// Returns the errors of the file system. In that case everything is as it was before.
     pub fn commit(self) -> io::Result<Option<String>> {
         let mut new = NewFiles::default();
         if let Some(old) = self.copied {
@@ -41,21 +42,21 @@ impl StagedFiles<'_> {
         }
         let synced = new.0.iter().try_for_each(|path| staged::sync_folder(path));
         self.file.commit(self.target, self.clobber)?;
-        // The model names them now, whatever happens.
+        // The model names these files now, whatever happens.
         new.keep();
-        // What a disk says of a name comes too late to call the model unwritten.
+        // A failure to sync a name comes too late to call the model unwritten.
         let unsynced = synced.and_then(|()| staged::sync_folder(self.target)).err();
         Ok(unsynced.map(|error| error.to_string()))
     }
 }
 
-/// Files that were put in place for a model that is not in its own yet. They go again if they
-/// are dropped; one that cannot be removed stays.
+/// Files that were put in place for a model that is not in its own place yet. They are removed
+/// when this is dropped; one that cannot be removed stays.
 #[derive(Default)]
 struct NewFiles(Vec<PathBuf>);
 
 impl NewFiles {
-    /// A model that stays as it is, but in another folder, needs its side files there.
+    /// Copies the side files of a model that stays as it is to the folder it goes to.
     fn copy_side_files(&mut self, model: &Model, target: &Path) -> io::Result<()> {
         let folder = folder_of(target);
         let is_there = model.storage.folder().is_some_and(|own| place::is_same_file(own, folder));
@@ -82,29 +83,29 @@ impl Drop for NewFiles {
 
 /// A side file that a new model names.
 pub struct StagedSide {
-    /// What the model calls it.
+    /// Its location, as the model names it.
     pub location: String,
-    /// Its place.
+    /// The path that it goes to.
     pub path: PathBuf,
-    /// `None` if an earlier run has left the very same file.
+    /// The staged file; `None` if an earlier run has left the very same file.
     pub staged: Option<Staged>,
 }
 
 impl StagedSide {
-    /// Where its content lies now.
+    /// The path where its content lies now.
     pub fn path(&self) -> &Path {
         self.staged.as_ref().map_or(&self.path, Staged::path)
     }
 
-    /// Has its content reach the disk.
+    /// Flushes its content to disk.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Returns the errors of the file system.
     pub fn flush(&self) -> io::Result<()> {
         self.staged.iter().try_for_each(Staged::flush)
     }
 
-    /// Puts it in place; the path, if it was not there.
+    /// Puts it in place. Returns the path if the file was not there before.
     fn commit(self) -> io::Result<Option<PathBuf>> {
         let Some(staged) = self.staged else { return Ok(None) };
         staged.commit(&self.path, Clobber::Refuse)?;

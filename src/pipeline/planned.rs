@@ -1,7 +1,6 @@
-//! The second step: what is to be done with a model, all of it decided. No later step
-//! changes it.
+//! The second step: all that was decided for a model. No later step changes it.
 //!
-//! Knows graphs that were read and what is asked for; opens no file and edits nothing.
+//! Knows graphs that were read and the caller's options; opens no file and edits nothing.
 
 use std::collections::BTreeSet;
 
@@ -20,43 +19,43 @@ use crate::pipeline::remains;
 use crate::plan::{Block, UnprovedBlock};
 use crate::refusal::{NearMiss, Reason, Subject};
 
-/// What is to be done with a model, and what is told of it.
+/// Everything that is to be done with a model, and what is told about it.
 pub struct Planned<'r, 'g, 'm> {
-    /// What was read, the main graph first.
+    /// The graphs of the model, the main graph first.
     pub graphs: &'r [Graph<'m>],
-    /// They were read by these.
+    /// The readers of these graphs.
     pub readers: &'r [Reader<'g, 'm>],
-    /// Per graph, in their order.
+    /// The analysis of each graph, in their order.
     pub analyses: Vec<GraphAnalysis<'r, 'g, 'm>>,
-    /// Per block, in the order of the plans: what it is right for, if the file does not
-    /// promise that by itself.
+    /// For each block, in the order of the plans, the conditions under which it is right, as far
+    /// as the file does not promise them itself.
     pub conditions: Vec<Vec<String>>,
-    /// Calls of functions that hold convolutions or norms and cannot be inlined.
+    /// Calls of functions that contain convolutions or norms and cannot be inlined.
     pub calls: Vec<NearMiss>,
-    /// Nodes of all graphs.
+    /// Number of nodes of all graphs.
     pub nodes_before: usize,
-    /// Nodes that there will be, if every block is made.
+    /// Number of nodes of all graphs if every block is made.
     pub nodes_after: usize,
-    /// How much may be counted.
+    /// How much was spent on counting.
     pub counting: Counting,
-    /// What only reports ask for; `None` if nobody asks.
+    /// The counts that only reports need; `None` if nobody asks for them.
     pub details: Option<Details>,
 }
 
 /// How much a model holds and computes.
 pub struct Details {
-    /// Elements of the floating-point tensors that it stores.
+    /// Number of elements of its stored floating-point tensors.
     pub parameters: u64,
-    /// Before, and if every block is made.
+    /// Its multiply-adds before, and if every block is made.
     pub multiply_adds: MultiplyAdds,
 }
 
 impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
-    /// Plans the rewrite of a model, whose `graphs` the readers read, without the blocks that were
-    /// found to be `unproved`, by graph.
+    /// Plans the rewrite of a model, whose `graphs` the `readers` read; `unproved` holds, for each
+    /// graph, the blocks that are not planned again.
     ///
     /// # Errors
-    /// If an entry cannot be decoded.
+    /// Returns an error if an entry cannot be decoded.
     pub fn of(
         graphs: &'r [Graph<'m>],
         readers: &'r [Reader<'g, 'm>],
@@ -95,10 +94,10 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
         })
     }
 
-    /// The same, without the blocks that were found to be `unproved`.
+    /// Plans the same rewrite without the blocks that turned out to be `unproved`, by graph.
     ///
     /// # Errors
-    /// If an entry cannot be decoded.
+    /// Returns an error if an entry cannot be decoded.
     pub fn without(
         &self,
         unproved: &[Vec<UnprovedBlock>],
@@ -107,10 +106,10 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
         Planned::of(self.graphs, self.readers, options, self.counting, unproved)
     }
 
-    /// Whether each name in `skip` is that of a block.
+    /// Checks that each name in `skip` is the name of a block.
     ///
     /// # Errors
-    /// The names that no block has.
+    /// Returns an error with the names that no block has.
     pub fn check_skipped(&self, file: &str, skip: &[String]) -> Result<(), Error> {
         let missed = self.analyses.iter().flat_map(|analysis| &analysis.plan.near_misses);
         let skipped = missed.filter(|miss| miss.reason == Reason::Skipped).map(|miss| &miss.node);
@@ -125,13 +124,13 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
         Err(Error::NoSuchBlock { file: file.to_owned(), names, blocks })
     }
 
-    /// Whether something is left alone that sizes may change which the file leaves open.
+    /// Checks whether knowing the open sizes might let something be fused that is left alone.
     pub fn wants_sizes(&self) -> bool {
         let mut missed = self.analyses.iter().flat_map(|analysis| &analysis.plan.near_misses);
         missed.any(|miss| miss.reason.is_open())
     }
 
-    /// How many blocks are not planned again because they were not proved.
+    /// Returns the number of blocks that are not planned again because they were not proved.
     pub fn unproved(&self) -> usize {
         let missed = self.analyses.iter().flat_map(|analysis| &analysis.plan.near_misses);
         missed.filter(|miss| matches!(miss.reason, Reason::Unproved { .. })).count()
@@ -176,8 +175,8 @@ fn conditions(analyses: &[GraphAnalysis], options: &Options) -> Result<Vec<Vec<S
     Ok(all)
 }
 
-/// Whether nodes of `block` run only where `condition` holds: a square kernel beside crops needs as
-/// many elements as they do.
+/// Checks whether nodes of `block` can only run where `condition` holds anyway: a square kernel
+/// beside crops needs as many elements as they do.
 pub fn is_met_where_it_runs(reader: &Reader, block: &Block, condition: &Condition) -> bool {
     let Property::Size(axis, SizeSet::AtLeast(least)) = condition.property else { return false };
     let nodes = block.region.nodes.iter().map(|&id| reader.graph.node(id));

@@ -1,7 +1,7 @@
-//! What remains of each graph once tensors of it are computed otherwise: which nodes go,
-//! and what the others still read.
+//! What remains of each graph once some of its tensors are computed differently: which nodes are
+//! removed, and what the others still read.
 //!
-//! Knows graphs, and which tensors are replaced; neither why nor by what.
+//! Knows graphs, and which tensors are replaced; does not know why or by what.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
@@ -12,19 +12,19 @@ use crate::onnx::ids::{IdMap, IdSet, NodeId, OuterId, ValueId};
 use crate::onnx::liveness;
 use crate::onnx::proto::NodeProto;
 
-/// What is replaced in one graph.
+/// The replacements in one graph.
 #[derive(Debug, Default)]
 pub struct Replaced {
-    /// Tensors, and what they are computed from now.
+    /// The replaced tensors, each with the roots from which it is computed now.
     pub blocks: Vec<(ValueId, Vec<ValueId>)>,
-    /// Nodes that become their eval form, and what this reads.
+    /// Nodes that become their inference form, each with the tensors that this form reads.
     pub eval_forms: Vec<(NodeId, Vec<ValueId>)>,
     /// Tensors that nothing computes any more.
     pub dropped: IdSet<ValueId>,
 }
 
 impl Replaced {
-    /// `blocks`, and the nodes that become these eval `forms`.
+    /// Joins the tensors of `blocks` with the nodes that become these inference `forms`.
     pub fn new(
         graph: &Graph,
         blocks: Vec<(ValueId, Vec<ValueId>)>,
@@ -37,7 +37,7 @@ impl Replaced {
     }
 }
 
-/// The outputs that nodes lose with their training mode.
+/// Returns the outputs that nodes lose with their training mode.
 pub fn dropped(graph: &Graph, eval_forms: &[(NodeId, NodeProto)]) -> IdSet<ValueId> {
     let lost = eval_forms.iter().flat_map(|(id, form)| {
         graph.node(*id).outputs.iter().skip(form.output.len()).flatten().copied()
@@ -45,8 +45,7 @@ pub fn dropped(graph: &Graph, eval_forms: &[(NodeId, NodeProto)]) -> IdSet<Value
     lost.collect()
 }
 
-/// How many nodes the graphs have once all that is `replaced` is computed by so many
-/// new nodes.
+/// Returns the number of nodes of the graphs once `new` nodes compute all that is `replaced`.
 pub fn nodes_after(graphs: &[Graph], replaced: &[Replaced], new: usize) -> usize {
     let before: usize = graphs.iter().map(Graph::node_count).sum();
     let rests = Rest::of_all(graphs, replaced);
@@ -60,21 +59,21 @@ pub fn nodes_after(graphs: &[Graph], replaced: &[Replaced], new: usize) -> usize
 
 /// What is left of a graph.
 pub struct Rest {
-    /// Nodes that nothing needs any more, those that are replaced included. A node that
-    /// was dead before goes only if it would read a tensor that does not exist now.
+    /// The nodes that are removed: replaced ones, and those that nothing needs any more. A node
+    /// that was dead before is removed only if it would read a tensor that no longer exists.
     pub removed: BTreeSet<NodeId>,
-    /// What the bodies in a node still read of this graph.
+    /// For each node with bodies, the tensors of this graph that the bodies still read.
     captured: IdMap<NodeId, Vec<ValueId>>,
-    /// Whether the node that it is a body of goes.
+    /// Whether the node whose body this graph is, or one further out, is removed.
     pub is_gone: bool,
 }
 
 impl Rest {
-    /// Of each graph, of which so much is `replaced`.
+    /// Computes what is left of each graph when this is `replaced`.
     pub fn of_all(graphs: &[Graph], replaced: &[Replaced]) -> Vec<Rest> {
         let mut captured: Vec<IdMap<NodeId, Vec<ValueId>>> = vec![IdMap::default(); graphs.len()];
         let mut all = Vec::with_capacity(graphs.len());
-        // Bodies first: what they need no more, the graph around them need not make.
+        // Bodies first: the graph around them need not make what they no longer need.
         for (index, (graph, replaced)) in graphs.iter().zip(replaced).enumerate().rev() {
             let inside = captured.get_mut(index).map(std::mem::take).unwrap_or_default();
             let mut rest = Rest { removed: BTreeSet::new(), captured: inside, is_gone: false };
@@ -101,14 +100,14 @@ impl Rest {
         all
     }
 
-    /// Tensors of the graph around that the nodes which stay read.
+    /// Returns the tensors of the graph around that the remaining nodes read.
     fn captures<'r>(&'r self, graph: &'r Graph) -> impl Iterator<Item = OuterId> + 'r {
         let nodes = graph.nodes().filter(|(id, _)| !self.removed.contains(id));
         let read = nodes.flat_map(|(id, _)| self.uses(graph, id));
         read.chain(graph.outputs.iter().copied()).filter_map(|id| graph.value(id).outer)
     }
 
-    /// What a node reads, now that its bodies are rewritten.
+    /// Returns the tensors that a node reads, now that its bodies are rewritten.
     pub fn uses<'r>(&'r self, graph: &'r Graph, id: NodeId) -> impl Iterator<Item = ValueId> + 'r {
         let node = graph.node(id);
         let captured = self.captured.get(&id).unwrap_or(&node.captured);

@@ -1,8 +1,9 @@
-//! What is made of a plan, and of others where blocks of it are not proved: what stands inside of
-//! these is planned anew without them. *Counter-example to leaving them*: a mean that the engine
-//! does not run, before a norm that could go into the kernel behind it alone.
+//! Makes the blocks of a plan. If some of them cannot be proved, plans the model again without
+//! them, so that smaller blocks inside them are found. *Counter-example to leaving them alone*: a
+//! mean that the engine does not run stands before a norm, which by itself could be folded into
+//! the kernel behind it.
 //!
-//! Knows plans and what is made of them; not why a block is not proved.
+//! Knows plans and what is made of them; not why a block cannot be proved.
 
 use crate::engine::Limits;
 use crate::error::Error;
@@ -12,14 +13,15 @@ use crate::pipeline::make::Made;
 use crate::pipeline::planned::Planned;
 use crate::plan::UnprovedBlock;
 
-/// So often a model is planned anew; only what changes is made again. Blocks nest a few deep.
+/// Upper bound on the number of further plans; only blocks that change are made again. Blocks nest
+/// only a few levels deep.
 const MAX_PLANS: usize = 8;
 
-/// Makes all blocks that are `planned`, and those of the plans after it: returns the last of these,
-/// if there is another one, and what was made of that.
+/// Makes all `planned` blocks, and plans again as long as some are not proved. Returns the last
+/// plan, if it is another one, and what was made of it.
 ///
 /// # Errors
-/// As [`Made::of`].
+/// Returns an error under the conditions of [`Made::of`].
 pub fn made<'r, 'g, 'm>(
     planned: &Planned<'r, 'g, 'm>,
     file: &str,
@@ -43,7 +45,7 @@ pub fn made<'r, 'g, 'm>(
     Ok((last, made))
 }
 
-/// The blocks that were left alone, by graph.
+/// Returns the blocks that were left alone, by graph.
 fn unproved_blocks(planned: &Planned, made: &Made) -> Vec<Vec<UnprovedBlock>> {
     let graphs = planned.analyses.iter().zip(&made.fates);
     let of_graph = graphs.map(|(analysis, fates)| {

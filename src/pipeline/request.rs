@@ -1,6 +1,6 @@
-//! What was asked for, as the report tells it: choices in words, and what checks are held to.
+//! The caller's request as the report tells it: the options in words, and what checks allow.
 //!
-//! Knows the options and the report's data; does nothing of what is asked for.
+//! Knows the options and the report's data; carries out nothing of what is asked for.
 
 use crate::engine::ENGINE;
 use crate::onnx::float::Float;
@@ -12,7 +12,7 @@ use crate::verify::claim;
 use crate::verify::compare::Tolerances;
 use crate::verify::proof;
 
-/// The caller's choices.
+/// Returns the caller's options in the report's form.
 pub fn options(options: &Options) -> RequestedOptions {
     let run = &options.run;
     RequestedOptions {
@@ -43,12 +43,12 @@ pub fn options(options: &Options) -> RequestedOptions {
     }
 }
 
-/// What random inputs are made from.
+/// Returns the seeds from which random inputs are made.
 pub fn seeds(options: &Options) -> Seeds {
     Seeds { proof: proof::SEED, run: options.run.seed }
 }
 
-/// What verification allows.
+/// Returns the differences that verification allows.
 pub fn tolerances(options: &Options) -> AllowedDifferences {
     let outputs = Tolerances { given: options.run.tolerance };
     let of = |float| outputs.of(Some(float));
@@ -60,7 +60,7 @@ pub fn tolerances(options: &Options) -> AllowedDifferences {
     }
 }
 
-/// Of the engine, and of `model` as far as it was read.
+/// Returns the versions of the engine, and of `model` if it was read.
 pub fn versions(model: Option<&Model>) -> Versions {
     Versions {
         engine: ENGINE,

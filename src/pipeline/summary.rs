@@ -1,9 +1,8 @@
-//! The report of a conversion, made at its end from the values of its steps, as far as it
-//! came.
+//! The report of a conversion, made at its end from the values of its steps, as far as it came.
 //!
-//! Reads the plan and what became of it; decides nothing, and can fail at nothing.
+//! Reads the plan and what became of it; decides nothing, and cannot fail.
 //!
-//! Knows the values of all steps and the data of the report, which know nothing of each other.
+//! Knows the values of all steps and the data of the report, neither of which knows the other.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -47,32 +46,32 @@ pub struct Reached<'s, 'r, 'g, 'm> {
     started: Instant,
     /// The model as it was read.
     pub opened: Option<&'s Opened>,
-    /// What was decided, and what is inside calls.
+    /// The plan, and the analysis of local functions.
     pub planned: Option<(&'s Planned<'r, 'g, 'm>, &'s LocalFunctions)>,
-    /// Shapes at which the model runs, if sizes that are known may help.
+    /// Shapes at which the model runs, if knowing its sizes may help.
     pub open_sizes: &'s [(String, Vec<usize>)],
-    /// The side files that the model names, if they are told.
+    /// The side files that the model names, if they are reported.
     pub side_files: Option<&'s [SideFile]>,
-    /// What became of the blocks.
+    /// The fates of the blocks.
     pub made: Option<&'s Made>,
-    /// What changes.
+    /// The edits.
     pub edited: Option<&'s Edited<'m>>,
-    /// What was seen of the new model, if there is one.
+    /// What was observed of the new model, if there is one.
     pub fused: Option<&'s Examined>,
-    /// What was found of factors of channels, if they are asked for.
+    /// The factors of channels that were found, if they are asked for.
     pub equalized: Option<&'s Equalized>,
-    /// What was seen of the model with those factors.
+    /// What was observed of the model with those factors.
     pub scaled: Option<&'s Examined>,
-    /// What int8 weights leave of the outputs.
+    /// The signal-to-noise ratios of the outputs with int8 weights.
     pub int8_outputs: Option<Int8Outputs>,
     /// What was written.
     pub delivered: Option<&'s Delivered>,
-    /// Where the time went; what a later step took is told by its value.
+    /// Where the time went; later steps hold their own times in their values.
     pub seconds: Seconds,
 }
 
 impl<'s> Reached<'s, '_, '_, '_> {
-    /// That of a conversion which begins now, of the model that is called `label`.
+    /// Begins the conversion, now, of the model called `label`.
     pub fn begun(label: &'s str, mode: Mode, options: &'s Options) -> Self {
         Reached {
             label,
@@ -94,16 +93,16 @@ impl<'s> Reached<'s, '_, '_, '_> {
         }
     }
 
-    /// The same, after so many more seconds of writing.
+    /// The same, after this many more `seconds` of writing.
     pub fn having_written(self, seconds: f64) -> Self {
         let write = self.seconds.write + seconds;
         Reached { seconds: Seconds { write, ..self.seconds }, ..self }
     }
 
-    /// The value of a step that is done.
+    /// Returns the value of a step that is done.
     ///
     /// # Errors
-    /// What ended it, with the report of all steps before.
+    /// Returns the error that ended the step, with the report of all steps before it.
     pub fn or_failure<T>(&self, step: Result<T, Error>) -> Result<T, Failure> {
         step.map_err(|error| {
             let reported = Some(ReportedError::of_call(error.to_string()));
@@ -112,7 +111,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
         })
     }
 
-    /// The report of all steps that are done.
+    /// Makes the report of all steps that are done.
     pub fn report(&self) -> Report {
         self.ended(match self.mode {
             Mode::Look => Ending::Looked,
@@ -171,7 +170,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
         })
     }
 
-    /// The blocks that were made; those that are planned, if none was tried.
+    /// The blocks that were made; if none was tried yet, those that are planned.
     fn blocks(&self) -> Vec<BlockReport> {
         let Some((planned, _)) = self.planned else { return Vec::new() };
         let blocks = planned
@@ -195,7 +194,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
         reports
     }
 
-    /// What the model is drawn from, if reports ask for it.
+    /// The layers that the model is drawn from, if details are asked for.
     fn layers(&self) -> Option<Layers> {
         let (planned, _) = self.planned.filter(|_| self.options.details)?;
         Some(layers::layers(planned, self.made))
@@ -207,8 +206,8 @@ impl<'s> Reached<'s, '_, '_, '_> {
         made.or(planned.map(|details| &details.multiply_adds))
     }
 
-    /// What was left alone by the plan, each reason once per node; inside calls; and of what
-    /// was planned.
+    /// Everything left alone: by the plan, each reason once per node; inside calls; and planned
+    /// blocks that were not made.
     fn near_misses(&self) -> Vec<LeftAlone> {
         let Some((planned, functions)) = self.planned else { return Vec::new() };
         let analyses = || planned.analyses.iter();
@@ -239,7 +238,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
             }
             _ => planned.map(|planned| planned.nodes_after),
         };
-        // Constant nodes whose tensors became initializers when they were equalized.
+        // Equalization turns Constant nodes into initializers.
         let equalized = self.equalized.and_then(|equalized| equalized.rewrite.as_ref());
         let held = equalized.map_or(0, |rewrite| rewrite.removed_nodes);
         let stored = stays.map(|stays| stays.parameters);
@@ -261,7 +260,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
         Change { before, after }
     }
 
-    /// Of which operators there are more or fewer nodes now.
+    /// The operators of which there are more or fewer nodes now.
     fn operators(&self) -> Vec<OperatorChange> {
         let held = self.measured().and_then(|measured| measured.held.as_ref());
         let (Some((planned, _)), Some(held)) = (self.planned, held) else { return Vec::new() };
@@ -296,7 +295,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
         }
     }
 
-    /// What is told of the last model that was made.
+    /// The measurements of the last model that was staged.
     fn measured(&self) -> Option<&'s Measured> {
         self.scaled.or(self.fused).map(|examined| &examined.measured)
     }
@@ -316,12 +315,12 @@ impl<'s> Reached<'s, '_, '_, '_> {
     }
 }
 
-/// What the run of an examined model showed.
+/// The outcome of the run of an examined model.
 fn run(examined: Option<&Examined>) -> Option<Outcome> {
     Some(examined?.checked.as_ref()?.outcome.clone())
 }
 
-/// Names that several nodes of one graph have, each once; nodes without a name have none.
+/// Returns the names that several nodes of one graph share, each once, except the empty name.
 fn repeated_names(planned: &Planned) -> Vec<String> {
     let mut repeated: Vec<String> = Vec::new();
     for analysis in &planned.analyses {

@@ -1,27 +1,27 @@
 //! What helps against each reason: the one list, from which `docs/limits.md` is generated.
 //!
-//! Knows reasons and the names of options; not how a caller writes these.
+//! Knows reasons and the names of options; does not know how a caller writes these.
 
 use crate::affine::Refusal;
 use crate::refusal::{Neighbour, NotLinear, Reason, Unfit};
 
-/// What a text begins with where nothing helps.
+/// The first word of a text that says that nothing helps.
 pub const NOTHING: &str = "Nothing";
 
 /// The option that fixes sizes.
 pub const SIZES: &str = "input_shape";
 
-/// Options that texts name.
+/// The options that the texts name.
 const OPTIONS: [&str; 6] =
     [SIZES, "growth", "keep_identity", "training_mode", "keep_overridable", "skip"];
 
-/// The option that `help` names, if it names one.
+/// Returns the option that `help` names, if it names one.
 pub fn option(help: &str) -> Option<&'static str> {
     OPTIONS.into_iter().find(|name| help.contains(&format!("`{name}")))
 }
 
-/// What helps against `reason`, in a sentence. Where a choice of the caller does, it is called by
-/// its name in the options, which [`option`] finds.
+/// Says in a sentence what helps against `reason`. An option that helps is called by its name in
+/// the options, which [`option`] finds.
 pub fn help(reason: &Reason) -> &'static str {
     match reason {
         Reason::DifferentInputs { .. } => {
@@ -42,7 +42,8 @@ pub fn help(reason: &Reason) -> &'static str {
         Reason::KeptApart { .. } => {
             "If the model will not be quantized, use `keep_identity never`."
         }
-        Reason::Unproved { .. } => "If the report names a limit, raise it; otherwise, nothing.",
+        Reason::Unproved { setting: Some(_), .. } => "If the report names a limit, raise it.",
+        Reason::Unproved { setting: None, .. } => "Nothing: what is not proved is not fused.",
         Reason::Between { before, behind } => {
             let sides = [before, behind].map(of_neighbour);
             let helpful = sides.into_iter().find(|help| !help.starts_with(NOTHING));
