@@ -320,9 +320,9 @@ mod tests {
             (
                 branches,
                 Some(80),
-                "features…n_mixer  3×3 + 1×3 …dentity, 4 batch norms  2 → 2  1200 → 900     100 %",
+                "features…n_mixer  3×3 + 1×3…identity, 4 batch norms  2 → 2  1200 → 900     100 %",
             ),
-            (branches, Some(60), "featur…mixer  3×3…tity, 4 batch norms  1200 → 900     100 %"),
+            (branches, Some(60), "featur…mixer  3×3 …tity, 4 batch norms  1200 → 900     100 %"),
             ("3×3 + 1×3", Some(10), "featur…mixer  3×3 + 1×3  1200 → 900     100 %"),
         ] {
             let found = lines(vec![block(name, branches, 12.0, Some(100.0))], width);

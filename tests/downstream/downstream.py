@@ -62,7 +62,7 @@ ENGINES = (
     Engine("onnx2torch", "onnx2torch", "onnx2torch"),
     Engine("onnxsim", "onnxsim, ONNX Runtime", "onnxsim"),
     Engine("onnxslim", "OnnxSlim, ONNX Runtime", "onnxslim"),
-    Engine("tvm", "TVM", "tvm", ("networks", "trained")),
+    Engine("tvm", "TVM", "tvm", ("relatives", "networks", "trained")),
     Engine("onnx2tf", "LiteRT, by onnx2tf", "onnx2tf", ("trained",)),
 )
 

@@ -129,8 +129,8 @@ Runtime computes the same of the last two, within the tolerance above.
 {failures(columns)}
 ## Every model
 
-✓: agrees before and after. Else it is told what the engine did; an arrow stands where it did something else of the
-fused file. An empty cell was not tried.
+✓: agrees before and after. Otherwise, the cell says what the engine did, and behind an arrow what it did with the fused
+file, if that is something else. An empty cell was not tried.
 
 {"".join(every_model(group, members, columns) for group, members in names.items())}"""
 
