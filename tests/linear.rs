@@ -284,8 +284,8 @@ fn outputs(n: usize) -> ModelProto {
     })
 }
 
-/// What a model consists of, how it is made of so many parts, and the number of parts (and twice
-/// as many) for which allocations are counted.
+/// The parts of which a model consists, the function that makes it of `n` of them, and the `n`
+/// for which, and for twice as many, allocations are counted.
 type Row = (&'static str, fn(usize) -> ModelProto, usize);
 
 const MODELS: &[Row] = &[
@@ -295,7 +295,7 @@ const MODELS: &[Row] = &[
     ("unused inputs", with_unused_inputs, 1000),
     ("outputs", outputs, 500),
     ("convolutions in a row", |n| row_of("Conv", n), 200),
-    // Of more than some hundred norms, weights are computed to see whether they fit.
+    // In rows of more than some hundred, weights are computed to see whether they fit.
     ("norms in a row", |n| row_of("BatchNormalization", n), 100),
     ("signs in a row", |n| row_of("Neg", n), 500),
     ("activations in a row", |n| row_of("Relu", n), 1000),
@@ -478,7 +478,8 @@ fn computed_kernel(steps: usize) -> ModelProto {
     made.done(last)
 }
 
-/// What a model consists of, how it is made, and the most that its conversion may take.
+/// A description of a model, the function that makes it, and the most that its conversion may
+/// take.
 type LargeKernels = (&'static str, fn() -> ModelProto, Cost);
 
 /// Blocks with large kernels, and the most that it may take to prove them, with nothing of the

@@ -1,5 +1,5 @@
-//! Models of some hundred kilobytes, at most ten megabytes, that ask for far more, in time or
-//! memory, than their size suggests. Each was a finding, or would be one if a limit were lifted.
+//! Models of some hundred kilobytes up to ten megabytes that ask for far more, in time or memory,
+//! than their size suggests. Each was a finding, or would be one if a limit were lifted.
 
 use acb_fuse::onnx::proto::attribute_proto::AttributeType;
 use acb_fuse::onnx::proto::tensor_shape_proto::dimension::Value as Size;

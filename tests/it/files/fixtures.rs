@@ -57,7 +57,8 @@ const NOT_RUN: [&str; 21] = [
     "tensorflow_net_valid/unoptimised_static.onnx",
 ];
 
-/// Those of them that tract runs slice by slice: a slice takes what earlier ones made as constants.
+/// The files among these that tract runs slice by slice: a slice takes the results of earlier
+/// slices as constants.
 const IN_SLICES: [&str; 1] = ["statistic_is_computed/model.onnx"];
 
 /// Outputs are the framework's own float64 outputs within float32 rounding. A network's largest
@@ -299,7 +300,7 @@ fn about(model: &Path, key: &str) -> String {
 fn blocks_fused(model: &Path, output: &Path, options: &Options) -> (usize, usize, usize) {
     let report = converted(model, output, options);
     let branches = |text: &str| text.split(" + ").filter(|branch| branch.contains('×')).count();
-    // Where no single kernel is right, only the Transposes of the branches are made one.
+    // Not counted: where no single kernel is right, the branches' Transposes alone become one.
     let is_whole = |block: &&BlockReport| block.geometry.len() == 1;
     let blocks = report.blocks.iter().filter(is_whole);
     let blocks = blocks.filter(|block| branches(&block.branches) >= 3).count();

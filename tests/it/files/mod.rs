@@ -1,5 +1,5 @@
-//! Tests of files that are read and written: those of exporters, broken ones, and what must
-//! survive.
+//! Tests of files that are read and written: exporters' files, broken files, and what must survive
+//! a conversion.
 
 mod bad_input;
 mod believed_sizes;

@@ -1,4 +1,4 @@
-//! Where files are written: none is lost by the spelling of a name, nor by what exists there.
+//! Places of files: no file is lost by the spelling of a name, nor because something is there.
 //!
 //! Rows are text: the contents of a folder, the arguments of the tool there, its exit code, and
 //! a part of its output. Whatever it says, all that was there is unchanged unless the row names it.
@@ -486,7 +486,7 @@ fn what_fails_after_the_rename_is_no_failure_to_write() {
     assert!(models.join("out").exists() && models.join("out.data").exists());
 }
 
-/// Of a file that is written to while it is read, nothing is made.
+/// A file that is written to while it is read is noticed, so that nothing is made of it.
 #[test]
 fn a_file_that_changes_while_it_is_read_is_no_model_any_more() {
     use acb_fuse::onnx::map::MappedFile;

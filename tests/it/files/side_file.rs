@@ -1,4 +1,4 @@
-//! What a new side file holds: each byte that tensors refer to once, however many tensors do.
+//! A new side file holds each byte that tensors refer to once, however many tensors do.
 
 use std::fs;
 use std::path::Path;

@@ -54,7 +54,7 @@ fn unknown_fields_docs_metadata_and_order_survive() {
     assert_eq!((new.doc_string, new.metadata_props), (old.doc_string, old.metadata_props));
     assert_eq!((&new_graph.input, &new_graph.output), (&old_graph.input, &old_graph.output));
 
-    // What is kept of the old model is the same, field for field, in the old order.
+    // Nodes and tensors that are kept are the same, field for field, in the old order.
     let kept = |fused: &str| !fused.contains(".fused");
     let left: Vec<_> = new_graph.node.iter().filter(|node| kept(&node.name)).collect();
     let names: HashSet<&str> = left.iter().map(|node| node.output[0].as_str()).collect();

@@ -1,4 +1,4 @@
-//! What is on the disk is the old state or the new one, never a part of it, and nothing else.
+//! Files on disk are in the old state or in the new one, never between, and no others are left.
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

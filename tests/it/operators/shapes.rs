@@ -89,7 +89,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Whether a rule is told of axis, or element, `axis` of operand `input`.
+/// Returns whether a rule is told the size of axis, or the integer, `axis` of operand `input`.
 type Told = fn(usize, usize) -> bool;
 
 /// How much rules are told: everything about operands; their sizes alone; every other size and
@@ -111,7 +111,7 @@ struct Supposed<'a> {
     truth: &'a Truth,
     sizes: Told,
     integers: Told,
-    /// The operand of which nothing is told.
+    /// An operand about which the rule is told nothing.
     hidden: Option<usize>,
 }
 

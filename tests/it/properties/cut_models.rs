@@ -1,4 +1,4 @@
-//! However a model is cut into slices, it is the same model, and tensors that wait between slices
+//! However a model is cut into slices, it computes the same, and tensors that wait between slices
 //! count towards the memory limit.
 
 use std::time::Duration;
@@ -206,7 +206,7 @@ fn cases() -> Vec<(&'static str, ModelProto)> {
     ]
 }
 
-/// However a model is cut, it is the same model, to the last bit.
+/// However a model is cut, it computes the same, to the last bit.
 #[test]
 fn slices_give_what_the_whole_gives() {
     for (case, model) in cases() {

@@ -1,4 +1,4 @@
-//! Effects of rounding are told from mistakes. How mistakes are caught is tested in `mutants`.
+//! The run distinguishes rounding from mistakes. `mutants` tests how mistakes are caught.
 use std::fs;
 
 use acb_fuse::RunOptions;
@@ -16,9 +16,9 @@ use prost::Message;
 
 use crate::support::tool::{converted, options};
 
-/// Returns a model of the difference of two convolutions, whose kernels differ only by a
-/// ten-thousandth, at one weight by that of `difference`: rounding weighs ten thousand times as
-/// much as elsewhere.
+/// Returns a model that subtracts two convolutions whose kernels differ only by 10⁻⁴ of random
+/// weights and, at one place, of `difference`: rounding weighs ten thousand times as much as
+/// elsewhere.
 fn rounding_model(difference: f64) -> Vec<u8> {
     let mut random = Random::new(3);
     let mut kernel = || match random.floats(&[4, 4, 3, 3]) {
@@ -45,7 +45,7 @@ fn rounding_model(difference: f64) -> Vec<u8> {
     model.encode_to_vec()
 }
 
-/// Effects of rounding are no failure, and hide none.
+/// Rounding errors are no failure, and hide none.
 #[test]
 fn rounding_is_told_from_mistakes() {
     let mut run_options = RunOptions::default();
@@ -64,7 +64,7 @@ fn rounding_is_told_from_mistakes() {
     assert!(is_in_pieces, "{right:?}");
     let wrong = run(&old, &fused(1.5), &run_options, Limits::of_reading()).unwrap();
     assert!(matches!(wrong, Outcome::Differs { .. }), "{wrong:?}");
-    // A tolerance that is named holds even for effects of rounding.
+    // A tolerance that the user gives holds for rounding errors, too.
     let mut strict = run_options;
     strict.tolerance = Some(1e-4);
     let refused = run(&old, &fused(0.5), &strict, Limits::of_reading()).unwrap();

@@ -1,5 +1,5 @@
-//! The floors of the house: which room may use which, each type name once, files of a readable
-//! length.
+//! The structure of the source code: rooms use only the floors below them, each type name occurs
+//! once, and files stay short enough to be read.
 //!
 //! `docs/architecture.md` describes the rooms, their floors and what they must not know.
 

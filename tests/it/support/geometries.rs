@@ -204,7 +204,7 @@ impl Spec {
             _ => vec![(0, 0); axes],
         };
         if kind == Kind::Transposed {
-            // As far as the thin arms lie inside: they have no negative pads either.
+            // Pads as large as the offset of the thin arms, which then have no negative pads.
             let inside = d / 2 * spec.dilation;
             spec.pads = vec![(inside, inside); axes];
         }

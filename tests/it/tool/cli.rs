@@ -497,8 +497,8 @@ fn completions_and_the_manual_are_printed() {
     }
 }
 
-/// Of many models, each leaves its blocks of that name alone; a name that none of them has is an
-/// error, and nothing is written.
+/// Among many models, each leaves its own block of the given name alone; a name that no model
+/// has is an error, and nothing is written.
 #[test]
 fn a_name_to_skip_is_of_a_block_of_one_of_many() {
     let folder = tempfile::tempdir().unwrap();

@@ -35,7 +35,7 @@ pub struct Belief {
     pub differs_at: Vec<Vec<usize>>,
 }
 
-/// How a belief was caught.
+/// Whether, and by what, a wrong belief was caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caught {
     /// The claim does not cover what the file leaves open.

@@ -167,7 +167,7 @@ impl Files<'_> {
         change(model.graph.as_mut().unwrap()).map(|()| model)
     }
 
-    /// Returns whether `name` is that of a tensor which blocks brought.
+    /// Returns whether blocks brought a tensor called `name`.
     fn is_new(&self, name: &str) -> bool {
         let mut blocks = self.changes.iter().flat_map(|changes| &changes.blocks);
         blocks.any(|BlockNodes { fused, .. }| {
