@@ -275,7 +275,7 @@ fn padded_and_cropped(start: i64, end: i64) -> Vec<Belief> {
     })
 }
 
-/// Pads that are computed from the height of the input, as what it has over 7, along both axes.
+/// Pads that are computed from the height of the input, along both axes: (height − 6) − 1.
 fn computed_pads() -> Vec<Belief> {
     each(|d, i, o| {
         let make = |net: Net| {
