@@ -6,7 +6,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     prost_build::Config::new()
         // Weights are views into the mapped file, never copies.
         .bytes(["."])
-        // Every attribute has room for what hardly any holds, and every node has some.
+        // Boxed: inline, these fields would take room in every attribute, although hardly any
+        // attribute holds them, and every node has some attributes.
         .boxed(".onnx.SparseTensorProto.values")
         .boxed(".onnx.SparseTensorProto.indices")
         .boxed(".onnx.AttributeProto.tp")

@@ -1,8 +1,8 @@
-//! What each stage of a conversion takes, and allocates: `cargo bench`.
+//! Time and allocations of each stage of a conversion: `cargo bench`.
 //!
 //! `scan` reads a model and its graph, `plan` finds its blocks, `fuse` multiplies their
-//! kernels out, `splice` writes the new model into memory. Columns are chains of so many
-//! small blocks, or blocks of so many channels.
+//! kernels out, `splice` writes the new model into memory. The argument is the number of small
+//! blocks in a chain or, for `fuse`, the number of channels of a single block.
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
@@ -98,7 +98,7 @@ fn write(bencher: Bencher, blocks: usize) {
     });
 }
 
-/// Hands out what reads the main graph of the model.
+/// Calls `measure` with a reader of the model's main graph.
 fn of(bytes: Bytes, measure: impl FnOnce(&Reader)) {
     let model = Model::index(bytes, Storage::default()).unwrap();
     let graphs = Graph::read_all(&model).unwrap();
@@ -117,7 +117,7 @@ fn fused(reader: &Reader, meanings: &Meanings, plan: &Plan, block: &Block) -> Fu
     fuse::fused(reader, block, &fuse::terms(reader, meanings, plan, block).unwrap()).unwrap()
 }
 
-/// ACBs of so many channels, one after the other, each with its norms and a Relu.
+/// Builds a chain of ACBs with `channels` channels each, every one with its norms and a Relu.
 fn chain(blocks: usize, channels: usize) -> Bytes {
     let mut made = Made { random: Random::new(1), nodes: vec![], tensors: vec![] };
     let mut input = "x".to_owned();

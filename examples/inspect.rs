@@ -9,7 +9,7 @@ use acb_fuse::{Options, inspect_file};
 fn main() -> Result<(), Box<dyn Error>> {
     let model = std::env::args_os().nth(1).map(PathBuf::from);
     let model = model.ok_or("usage: inspect MODEL.onnx")?;
-    // From a file instead of bytes, so that weights in side files are found too.
+    // Reads a file rather than bytes, so that weights in side files are found too.
     let report = inspect_file(&model, &Options::default())?;
     for block in &report.blocks {
         println!("{}: {} from `{}`", block.name, block.branches, block.reads.join("`, `"));

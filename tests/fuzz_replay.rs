@@ -1,5 +1,5 @@
-//! Replays what fuzzing has found and kept, and goes on with a few thousand mutated
-//! models: nothing panics, hangs, takes gigabytes or writes a wrong file.
+//! Replays what fuzzing has found and kept, and goes on with a few thousand further inputs,
+//! mutated models among them: nothing panics, hangs, takes gigabytes or writes a wrong file.
 //!
 //! `fuzz/README.md` says how to go on for longer. The bodies of the fuzz targets are in
 //! `fuzzing/`.
@@ -26,15 +26,15 @@ use twox_hash::XxHash3_128;
 
 use fuzzing::{external_data, mutate, pipeline, reader, splice, stress, verified};
 
-/// Far above what any of these inputs needs, and below what a user would notice.
+/// Limits of one input: far above what any of them needs, and below what a user would notice.
 const TIME: Duration = Duration::from_secs(20);
 const MEMORY: usize = 1 << 30;
 
-/// Here the test gives up instead of the machine.
+/// Limits at which the test gives up, before the machine does.
 const LAST_TIME: Duration = Duration::from_secs(60);
 const LAST_MEMORY: usize = 6 << 30;
 
-/// Counts what is allocated, by all threads.
+/// An allocator that counts what all threads allocate.
 struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
@@ -50,7 +50,7 @@ impl Counting {
     }
 }
 
-// SAFETY: every call goes to the system's allocator as it came; only sizes are noted.
+// SAFETY: every call is passed on unchanged to the system's allocator; only sizes are noted.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -78,13 +78,13 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The input that is being tried, and since when.
+/// The input that is being tried, and when that began.
 static TRIED: Mutex<Option<(String, Instant)>> = Mutex::new(None);
 
 /// Names the input, which [`Trial::of`] has left on disk, and ends the process.
 fn give_up(why: &str) -> ! {
     let mut error = std::io::stderr();
-    // The lock may be held by whoever asked for the memory.
+    // The lock may be held by the thread that asked for the memory.
     let name = TRIED.try_lock().ok().and_then(|mut tried| tried.take());
     let name = name.as_ref().map_or("(unknown)", |(name, _)| name);
     for text in ["\nfuzz_replay: ", name, " ", why, "; it is in ", LEFT, "\n"] {
@@ -93,14 +93,14 @@ fn give_up(why: &str) -> ! {
     std::process::abort()
 }
 
-/// Where inputs that fail are left.
+/// The folder in which inputs that fail are left.
 const LEFT: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/fuzz_replay");
 
-/// Inputs are tried one after another, whatever the test harness does, so that time and
-/// memory are theirs.
+/// Inputs are tried one after another, whatever the test harness does, so that the time and
+/// memory that are measured are theirs.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// What panics where the tool does what it must not.
+/// A function that panics if the tool does what it must not do.
 type Target = fn(&[u8]);
 
 #[derive(Default)]
@@ -144,7 +144,7 @@ impl Trial {
     }
 
     fn assert_passed(&self) {
-        // How many there are is not fixed: whoever fuzzes adds to the corpus.
+        // The number of inputs is not fixed: whoever fuzzes adds to the corpus.
         assert!(self.tried > 0, "nothing was tried");
         let Trial { tried, failures } = self;
         let failures: Vec<String> =
@@ -171,7 +171,7 @@ fn watch() {
     });
 }
 
-/// All files below `folder`, sorted.
+/// Returns all files below `folder`, sorted.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -198,7 +198,7 @@ fn the_corpus_is_replayed() {
     }
 }
 
-/// Random streams of decisions for the targets that make their inputs themselves.
+/// Random streams of decisions are given to the targets that make their inputs themselves.
 #[test]
 fn random_edits_and_places_are_tried() {
     let mut trial = Trial::default();
@@ -213,18 +213,18 @@ fn random_edits_and_places_are_tried() {
 
 /// Every model that was once a finding, and how many blocks are fused in it now.
 const FINDINGS: &[(&str, usize)] = &[
-    // tract took the channels of a constant vector from beyond its shape: an abort.
+    // tract took the channels of a constant vector from beyond its shape, and aborted.
     ("norm_of_a_vector", 1),
-    // The node went with its first output, which was not the one that is needed.
+    // The node was removed with its first output, which was not the one that is needed.
     ("second_output_of_add", 0),
     // The engine read a convolution of four inputs as a quantized one.
     ("fourth_input_of_conv", 1),
-    // With `auto_pad`, the engine took the pads that do not count, where there were any.
+    // With `auto_pad`, the engine used the explicit pads, which do not count then.
     ("pads_beside_auto_pad", 1),
-    // A constant that is also added was any tensor in the proof where it is a weight.
+    // A constant that is also added was an arbitrary tensor in the proof, even as a weight.
     ("weight_that_is_added_too", 1),
-    // How much may differ follows from the type that the file declares, float64, which is not
-    // that of its values; what rounding makes of weights in nodes was not looked at.
+    // The tolerance followed from the type that the file declares, float64, which is not that of
+    // its values; and the rounding of weights in nodes was not considered.
     ("declared_type_of_output_is_wrong", 1),
 ];
 
@@ -246,14 +246,14 @@ fn findings_stay_mended() {
 
 /// Models that the engine, left to itself, does not survive, or cannot judge.
 const TOO_MUCH_FOR_THE_ENGINE: &[&str] = &[
-    // As above, but in the model itself: the engine infers shapes in all of it.
+    // As in the findings, but in the model itself: the engine infers shapes in all of it.
     "norm_of_a_vector_at_run_time",
     // The model's own padding, in the run of the whole model.
     "pad_of_gigabytes",
     // -8834757317102779258 × 67108864 elements, in the run of the whole model; as a constant
     // it is not evaluated any more (corpus of `reader`).
     "negative_size_of_a_constant",
-    // Both are nonsense, and no proof that failed: sizes that leave nothing of an output,
+    // Both are nonsense, which is no failed proof: sizes that leave nothing of an output,
     // and an input of five dimensions for a kernel of four.
     "output_of_no_elements",
     "kernel_of_other_rank",
@@ -271,7 +271,7 @@ fn what_the_engine_does_not_survive_is_a_verdict() {
     trial.assert_passed();
 }
 
-/// A size that is a sum of sizes, thirty times doubled.
+/// A size is a sum of sizes, doubled thirty times.
 #[test]
 fn sizes_that_double_are_not_asked_for() {
     let path = Path::new("fixtures/bad_input/symbolic_sizes_double.onnx");
@@ -280,8 +280,8 @@ fn sizes_that_double_are_not_asked_for() {
     trial.assert_passed();
 }
 
-/// The run of the whole model refused what is right: r − r is zero, and (c + r) − r is c but
-/// for the rounding of what may be a large r.
+/// The run of the whole model once refused a right result: r − r is zero, and (c + r) − r is c
+/// except for the rounding of an r that may be large.
 #[test]
 fn rounding_alone_is_no_mistake() {
     let path = Path::new("fixtures/bad_input/operand_cancels.onnx");
@@ -298,9 +298,9 @@ fn the_nodes_of_the_file_are_reported() {
     trial.assert_passed();
 }
 
-/// Models that a second run changed once more, by planners before: of two ways to merge three
-/// convolutions it found the better one; a kernel had lost its last other reader; a form that was
-/// refused had been the only one tried.
+/// Models that a second run used to change once more, with earlier planners: it found the better
+/// of two ways to merge three convolutions; a kernel had lost its last other reader; a form that
+/// was refused had been the only one tried.
 #[test]
 fn a_second_run_finds_nothing() {
     let files = fs::read_dir("fixtures/bad_input").unwrap().map(|entry| entry.unwrap().path());
@@ -404,7 +404,7 @@ fn converted_once(model: &[u8]) {
     let _ = fuzzing::converted(&input, Some(&output));
 }
 
-/// Models that are small enough to be changed thousands of times, and their files.
+/// Returns the models that are small enough to be changed thousands of times, with their paths.
 fn small_models() -> Vec<(PathBuf, Vec<u8>)> {
     const LARGEST: usize = 8 << 10;
     let below = |group: &str| files(&Path::new("fixtures").join(group));
@@ -423,8 +423,8 @@ fn small_models() -> Vec<(PathBuf, Vec<u8>)> {
         .collect()
 }
 
-/// The model that a seed chooses for `role`: that whose name hashes highest with the two. A
-/// further model is the choice of a few seeds, and changes that of no others.
+/// Returns the model that a seed chooses for `role`: the one whose path hashes highest together
+/// with both. A model that is added becomes the choice of a few seeds, and no other choice changes.
 fn chosen<'m>(models: &'m [(PathBuf, Vec<u8>)], seed: u64, role: &str) -> &'m [u8] {
     let weight = |(path, _): &&(PathBuf, Vec<u8>)| {
         XxHash3_128::oneshot(format!("{} {role} {seed}", path.display()).as_bytes())
@@ -432,7 +432,7 @@ fn chosen<'m>(models: &'m [(PathBuf, Vec<u8>)], seed: u64, role: &str) -> &'m [u
     &models.iter().max_by_key(weight).unwrap().1
 }
 
-/// As many seeds as `ACB_FUZZ_COUNT` says, from `ACB_FUZZ_SEED` on.
+/// Returns as many seeds as `ACB_FUZZ_COUNT` says, or `count`, from `ACB_FUZZ_SEED` on.
 fn seeds(count: u64) -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let first = number("ACB_FUZZ_SEED").unwrap_or(0);

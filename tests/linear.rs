@@ -1,6 +1,6 @@
-//! Ten times the model is ten times the work; and one conversion takes what it took.
+//! Twice the model is about twice the work; and one conversion takes no more than it took.
 //!
-//! What is counted are allocations and their bytes, which hardly vary, not time, which
+//! Allocations and their bytes are counted, which hardly vary, rather than time, which
 //! does. So a copy of something long for each of many is seen; a search through something
 //! long that allocates nothing is seen only where it takes seconds (see `TIME`).
 
@@ -30,7 +30,7 @@ use prost::Message;
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
-/// There is one count of allocations in a process.
+/// Tests run one at a time: a process has one count of allocations.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A model under construction.
@@ -63,7 +63,7 @@ impl Made {
         });
     }
 
-    /// A convolution with a kernel of its own.
+    /// Appends a convolution with a kernel of its own.
     fn conv(&mut self, x: &str, name: &str, taps: [i64; 2]) -> String {
         let kernel = format!("{name}.weight");
         self.weight(&kernel, &[2, 2, taps[0], taps[1]]);
@@ -86,7 +86,7 @@ impl Made {
         self.op("BatchNormalization", &inputs, format!("{name}.norm"))
     }
 
-    /// 3×3 + 1×3 + 3×1, each with batch norm.
+    /// Appends a block of 3×3 + 1×3 + 3×1, each with batch norm.
     fn block(&mut self, x: &str, name: &str) -> String {
         let mut arms = [("square", [3, 3]), ("hor", [1, 3]), ("ver", [3, 1])].map(|(arm, taps)| {
             let arm = format!("{name}.{arm}");
@@ -97,7 +97,7 @@ impl Made {
         self.op("Add", &[&arms[1], &arms[2]], format!("{name}.sum"))
     }
 
-    /// With `last` as a graph output, if there is no other.
+    /// Returns the model, with `last` as a graph output if there is no other.
     fn done(mut self, last: String) -> ModelProto {
         if self.outputs.is_empty() {
             self.outputs.push(last);
@@ -111,7 +111,7 @@ fn info(name: &str) -> ValueInfoProto {
     ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() }
 }
 
-/// `step` applied `n` times to `x`, to which an empty graph is `start`ed.
+/// Returns a model in which `step` is applied `n` times, first to the tensor of `start`.
 fn repeated(
     n: usize,
     start: impl Fn(&mut Made) -> String,
@@ -133,7 +133,7 @@ fn conv(made: &mut Made) -> String {
     made.conv("x", "first", [1, 1])
 }
 
-/// Each step is an output.
+/// Makes the tensor of a step an output, behind a Relu.
 fn needed(made: &mut Made, value: &str, at: usize) {
     let output = made.op("Relu", &[value], format!("out{at}"));
     made.outputs.push(output);
@@ -157,7 +157,7 @@ fn with_weights_in_nodes(mut model: ModelProto) -> ModelProto {
     model
 }
 
-/// Every initializer is a graph input, too.
+/// Makes every initializer a graph input, too.
 fn with_weights_as_inputs(mut model: ModelProto) -> ModelProto {
     let graph = model.graph.as_mut().unwrap();
     let names: Vec<ValueInfoProto> = graph.initializer.iter().map(|t| info(t.name())).collect();
@@ -172,7 +172,8 @@ fn with_unused_inputs(n: usize) -> ModelProto {
     model
 }
 
-/// Convolutions of `x` with the kernel that `kernel` names, summed up.
+/// A sum of `n` convolutions of `x` with the kernels that `kernel` names; if `is_needed` is set,
+/// each partial sum has another reader.
 fn sum_of(n: usize, kernel: fn(usize) -> String, is_needed: bool) -> ModelProto {
     repeated(n, conv, |made, sum, at| {
         let kernel = kernel(at);
@@ -188,7 +189,7 @@ fn sum_of(n: usize, kernel: fn(usize) -> String, is_needed: bool) -> ModelProto 
     })
 }
 
-/// The same kernel in all of a sum, and needed by itself: no convolution is worth merging.
+/// A sum of convolutions with one kernel, which is needed by itself: none is worth merging.
 fn kept_kernel(n: usize) -> ModelProto {
     let mut model = sum_of(n, |_| "k".to_owned(), false);
     let graph = model.graph.as_mut().unwrap();
@@ -197,7 +198,7 @@ fn kept_kernel(n: usize) -> ModelProto {
     model
 }
 
-/// Blocks of the same constants, no two of which are the same.
+/// Blocks with the same constants and different pads: no two of them are the same.
 fn unlike(n: usize) -> ModelProto {
     repeated(n, conv, |made, first, at| {
         let how = || vec![ints("pads", vec![0, 0, 0, at as i64])];
@@ -209,7 +210,7 @@ fn unlike(n: usize) -> ModelProto {
     })
 }
 
-/// Everybody reads one tensor, and one node everything.
+/// One tensor that many nodes read, and one node that reads all of these.
 fn one_of_all(n: usize) -> ModelProto {
     let mut made = Made::default();
     let sum = made.block("x", "block");
@@ -250,7 +251,7 @@ fn bodies(n: usize) -> ModelProto {
     })
 }
 
-/// Pads behind a row of Identities.
+/// Pads that stand behind one row of Identities.
 fn filled_borders(n: usize) -> ModelProto {
     let row = |made: &mut Made| {
         made.weight("value", &[]);
@@ -283,8 +284,8 @@ fn outputs(n: usize) -> ModelProto {
     })
 }
 
-/// What a model is of, how it is made of so many of them, and how many allocations are
-/// counted on.
+/// The parts of which a model consists, the function that makes it of `n` of them, and the `n`
+/// for which, and for twice as many, allocations are counted.
 type Row = (&'static str, fn(usize) -> ModelProto, usize);
 
 const MODELS: &[Row] = &[
@@ -294,7 +295,7 @@ const MODELS: &[Row] = &[
     ("unused inputs", with_unused_inputs, 1000),
     ("outputs", outputs, 500),
     ("convolutions in a row", |n| row_of("Conv", n), 200),
-    // Of more than some hundred, the weights are computed to see whether they fit.
+    // In rows of more than some hundred, weights are computed to see whether they fit.
     ("norms in a row", |n| row_of("BatchNormalization", n), 100),
     ("signs in a row", |n| row_of("Neg", n), 500),
     ("activations in a row", |n| row_of("Relu", n), 1000),
@@ -312,8 +313,8 @@ const MODELS: &[Row] = &[
     ("filled borders", filled_borders, 300),
 ];
 
-/// No conversion of any of these takes so long: in a debug build on a slow machine, it is
-/// less than a tenth of that.
+/// Upper bound on the time of two conversions of any of these: in a debug build on a slow machine,
+/// they take less than a tenth of it.
 const TIME: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Copy)]
@@ -323,7 +324,7 @@ struct Cost {
     peak: usize,
 }
 
-/// What it takes to convert the model at `path`: to look, or to write a new one.
+/// Returns what it takes to convert the model at `path`: to look, or to write a new one.
 fn cost(path: &Path, output: Option<&Endpoint>, options: &Options) -> Cost {
     let input = Endpoint::File(path.to_owned());
     let profiler = dhat::Profiler::builder().testing().trim_backtraces(Some(4)).build();
@@ -366,7 +367,7 @@ fn the_work_grows_with_the_model_and_no_faster() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// So many Ifs in a row, with two branches each.
+/// A row of `n` Ifs with two branches each.
 fn choices(n: usize) -> ModelProto {
     repeated(n, input, |made, x, at| {
         let branch = |name: &str| {
@@ -385,7 +386,7 @@ fn choices(n: usize) -> ModelProto {
     })
 }
 
-/// Each node's bodies are found without a look at those of all others, which takes minutes.
+/// Each node's bodies are found without a look at those of all others, which would take minutes.
 #[test]
 fn bodies_are_found_where_they_lie() {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -403,8 +404,8 @@ fn bodies_are_found_where_they_lie() {
     assert!(took < TIME, "{took:?}");
 }
 
-/// What many tensors name of a side file is compared once, and no description is looked for among
-/// all others.
+/// Bytes of a side file that many tensors refer to are compared once, and no declaration is
+/// searched for among all others.
 #[test]
 fn what_is_read_back_is_looked_at_once() {
     const COUNT: usize = 20_000;
@@ -417,7 +418,7 @@ fn what_is_read_back_is_looked_at_once() {
         key: Some(key.to_owned()),
         value: Some(value),
     };
-    // Each begins somewhere else, and all overlap.
+    // Each tensor begins somewhere else, and all overlap.
     let named = |at: usize| {
         let place = [("location", "data".to_owned()), ("offset", (4 * at).to_string())];
         TensorProto {
@@ -447,7 +448,7 @@ fn what_is_read_back_is_looked_at_once() {
     assert!(took < TIME, "{took:?}");
 }
 
-/// A convolution with a norm, padded to as many outputs as inputs.
+/// Appends a convolution with a norm, padded to as many outputs as inputs.
 fn padded(made: &mut Made, name: &str, channels: i64, taps: i64, groups: i64) -> String {
     let kernel = format!("{name}.weight");
     made.weight(&kernel, &[channels, channels / groups, taps, taps]);
@@ -456,7 +457,7 @@ fn padded(made: &mut Made, name: &str, channels: i64, taps: i64, groups: i64) ->
     made.norm_of(&conv, name, channels)
 }
 
-/// A large and a small kernel, each with a norm.
+/// A block of a large and a small kernel, each with a norm.
 fn two_kernels(channels: i64, taps: [i64; 2], groups: i64) -> ModelProto {
     let mut made = Made::default();
     let arms = [("large", taps[0]), ("small", taps[1])];
@@ -465,7 +466,7 @@ fn two_kernels(channels: i64, taps: [i64; 2], groups: i64) -> ModelProto {
     made.done(sum)
 }
 
-/// A kernel of 256 channels that is computed in so many steps, with a norm.
+/// A convolution, with a norm, whose kernel of 256 channels is computed in `steps` steps.
 fn computed_kernel(steps: usize) -> ModelProto {
     let mut made = Made::default();
     made.weight("stored", &[256, 256, 3, 3]);
@@ -477,7 +478,8 @@ fn computed_kernel(steps: usize) -> ModelProto {
     made.done(last)
 }
 
-/// What a model is of, how it is made, and the most that it may take.
+/// A description of a model, the function that makes it, and the most that its conversion may
+/// take.
 type LargeKernels = (&'static str, fn() -> ModelProto, Cost);
 
 /// Blocks with large kernels, and the most that it may take to prove them, with nothing of the
@@ -505,7 +507,7 @@ const LARGE: [LargeKernels; 3] = [
     ),
 ];
 
-/// The peak of a proof does not grow with a kernel.
+/// The peak memory of a proof does not grow with the kernel.
 #[test]
 fn a_large_kernel_is_proved_in_little_memory() {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -528,7 +530,7 @@ fn a_large_kernel_is_proved_in_little_memory() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Of the steps to a kernel, only the last ones are held.
+/// Of the intermediate results of a kernel, only the last ones are held.
 #[test]
 fn a_kernel_computed_in_more_steps_takes_no_more_memory() {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -538,7 +540,7 @@ fn a_kernel_computed_in_more_steps_takes_no_more_memory() {
         fs::write(&path, computed_kernel(steps).encode_to_vec()).unwrap();
         cost(&path, None, &Options::default())
     });
-    // A step makes 2.36 MB.
+    // Each step makes 2.36 MB.
     assert!(many.peak < few.peak + 1_000_000, "{few:?} and {many:?}");
 }
 
@@ -570,7 +572,7 @@ fn one_conversion_takes_no_more_than_it_took() {
         let output = writes.then_some(&output);
         let mut options = Options::default();
         options.verify = verify;
-        // What is made once in a process is made before.
+        // What a process makes only once is made before the count.
         convert(&Endpoint::File(path.to_owned()), output, &options).unwrap();
         let took = one_thread.install(|| cost(path, output, &options));
         println!("{what}: {took:?}");

@@ -3,9 +3,9 @@
 
 /// See the module's documentation.
 pub enum Choices<'b> {
-    /// Byte by byte; zeros when they have run out.
+    /// Takes the bytes one by one; yields zeros when they have run out.
     Bytes(&'b [u8]),
-    /// SplitMix64.
+    /// The state of a SplitMix64 generator.
     Seed(u64),
 }
 
@@ -35,7 +35,7 @@ impl Choices<'_> {
         }
     }
 
-    /// A number below `end`, or 0.
+    /// Returns a number below `end`, or 0 if `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
         match self {
             Choices::Bytes(_) if end <= 256 => usize::from(self.byte()) % end.max(1),
@@ -43,7 +43,7 @@ impl Choices<'_> {
         }
     }
 
-    /// True once in `times`.
+    /// Returns true once in `times` on average.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
@@ -57,18 +57,19 @@ impl Choices<'_> {
         these.get_mut(at)
     }
 
-    /// One of `these`, which are some.
+    /// Returns one of `these`, which must not be empty.
     pub fn pick<T: Copy>(&mut self, these: &[T]) -> T {
         these[self.below(these.len())]
     }
 
-    /// Up to `most` bytes, by their number.
+    /// Returns up to `most` bytes; their number is drawn first.
     pub fn bytes(&mut self, most: usize) -> Vec<u8> {
         let length = self.below(most + 1);
         (0..length).map(|_| self.byte()).collect()
     }
 
-    /// A string of what has been trouble before, or of any bytes.
+    /// Returns a string of up to four pieces, each from `parts` (text that was trouble before) or
+    /// of arbitrary bytes.
     pub fn text(&mut self, parts: &[&str]) -> String {
         let count = self.below(5);
         let part = |choices: &mut Self| {

@@ -1,4 +1,4 @@
-//! Side files: whatever a model calls them, nothing outside its folder is read, and
+//! Fuzzing of side files: whatever a model calls them, nothing outside its folder is read, and
 //! nothing outside the folder of the output is written.
 
 use std::collections::BTreeMap;
@@ -16,10 +16,10 @@ use prost::Message;
 
 use super::choices::Choices;
 
-/// Stands in every file outside the model's folder, and in none inside.
+/// Fills every file outside the model's folder, and occurs in no file inside it.
 const SECRET: u8 = 0xee;
 
-/// What places are made of: names that are there, and ways that lead elsewhere.
+/// Pieces of locations: names that exist, and paths that lead elsewhere.
 const PARTS: &[&str] = &[
     "weights.bin",
     "inside",
@@ -111,7 +111,7 @@ pub fn external_data(data: &[u8]) {
     check_copied(&tensors, root.path());
 }
 
-/// `model/` with what may be read, and around it what may not.
+/// Creates `model/` with files that may be read, and around it files that may not.
 fn lay_out(root: &Path) {
     let model = root.join("model");
     for folder in ["model/inside", "outside", "out"] {
@@ -170,8 +170,8 @@ fn tensor(choices: &mut Choices, root: &Path, index: usize) -> TensorProto {
     }
 }
 
-/// Writes a model that adds up one float of each of these side files; `|` stands between
-/// the locations of one tensor.
+/// Writes a model that adds up one float of each of these side files; `|` separates several
+/// locations of one tensor.
 pub fn write_model(path: &Path, locations: &[&str]) {
     let entry = |location: &str| StringStringEntryProto {
         key: Some("location".into()),
@@ -212,7 +212,8 @@ fn check_read(tensor: &TensorProto, storage: &Storage, model: &Path) {
     let _ = (tensor::floats(tensor, storage), tensor::integers(tensor, storage));
 }
 
-/// A model of these tensors, converted into another folder, and then within its own.
+/// Converts a model of these tensors into another folder, then within its own folder, and
+/// checks that no other file changes and that only readable files are copied.
 fn check_copied(tensors: &[TensorProto], root: &Path) {
     let input = root.join("model/model.onnx");
     fs::write(&input, sum_of(tensors)).unwrap();
@@ -241,7 +242,7 @@ fn check_copied(tensors: &[TensorProto], root: &Path) {
     }
 }
 
-/// All files below `folder`, with their content; links are not followed.
+/// Returns all files below `folder` with their content; links are not followed.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {

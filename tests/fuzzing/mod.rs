@@ -1,6 +1,6 @@
-//! What is fuzzed: each function takes any bytes and panics if the tool does something
-//! that it must never do. The `cargo fuzz` targets call them, and so does
-//! `tests/fuzz_replay.rs`: nothing is written twice.
+//! Fuzz targets: each takes arbitrary bytes and panics if the tool does something that it must
+//! never do. The `cargo fuzz` targets and `tests/fuzz_replay.rs` call the same functions:
+//! nothing is written twice.
 
 #![allow(dead_code, reason = "each fuzz target uses its part")]
 #![allow(
@@ -36,15 +36,15 @@ use acb_fuse::report::Report;
 use acb_fuse::{Endpoint, Error, Options, convert};
 use prost::Message;
 
-/// A new folder, in memory where the system has such a place: every output is flushed to
-/// disk, and a disk would be most of what is measured.
+/// Creates a folder, in memory if the system offers that: every output is flushed to disk, and
+/// the disk would account for most of what is measured.
 pub fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     tempfile::tempdir_in(folder).unwrap()
 }
 
-/// Everything that reads: the index, graphs, constants, every tensor, functions.
+/// Runs everything that reads a model: the index, graphs, constants, every tensor, functions.
 pub fn reader(data: &[u8]) {
     if let Ok(model) = Model::index(data.to_vec().into(), Storage::default()) {
         let _ = read_model(&model);
@@ -108,8 +108,8 @@ fn read_sparse(sparse: &SparseTensorProto) {
     let _ = tensor::dense(sparse, &Storage::default());
 }
 
-/// The whole tool without verification. What it writes must be readable again, well
-/// formed if the input was, with the same outputs, and the same every time.
+/// Runs the whole tool without verification. What it writes must be readable again, be well
+/// formed if the input was, have the same outputs, and be the same in every run.
 pub fn pipeline(data: &[u8]) {
     let folder = scratch();
     let path = |name: &str| folder.path().join(name);
@@ -125,7 +125,7 @@ pub fn pipeline(data: &[u8]) {
             let (new, twin) = (fs::read(&output).unwrap(), fs::read(&again).unwrap());
             assert!(new == twin, "two runs give two files");
             check_written(data, &new, &report);
-            // What a second run still finds is a pity, not a mistake.
+            // That a second run still finds something is a pity, not a mistake.
             let more = converted(&output, Some(&path("twice.onnx")));
             let more = more.expect("what was written can be converted again");
             assert!(more.sizes.after.nodes <= report.sizes.after.nodes, "a second run adds nodes");
@@ -143,13 +143,13 @@ pub fn pipeline(data: &[u8]) {
     }
 }
 
-/// What an error says, but for the file that it names first.
+/// Returns the text of an error without the file name that it begins with.
 fn reason(error: &Error) -> String {
     let text = error.to_string();
     text.split_once(": ").map_or(String::new(), |(_, reason)| reason.to_owned())
 }
 
-/// What becomes of the model `input`, without verification.
+/// Converts the model `input` without verification, or only looks at it if there is no `output`.
 pub fn converted(input: &Path, output: Option<&Path>) -> Result<Report, Error> {
     let mut options = Options::default();
     options.verify = false;
@@ -161,7 +161,7 @@ pub fn converted(input: &Path, output: Option<&Path>) -> Result<Report, Error> {
 fn check_written(old: &[u8], new: &[u8], report: &Report) {
     if report.blocks.is_empty() && report.notes.inferred_nodes == 0 {
         assert!(old == new, "nothing was fused, and yet the file is another one");
-        // Such a file may have its nodes in any order.
+        // A file that is copied as it is may have its nodes in any order.
         return;
     }
     let written = Model::index(new.to_vec().into(), Storage::default());
@@ -169,7 +169,7 @@ fn check_written(old: &[u8], new: &[u8], report: &Report) {
     let graphs = Graph::read_all(&written).expect("what was written is well formed");
     let nodes: usize = graphs.iter().map(Graph::node_count).sum();
     assert_eq!(report.sizes.after.nodes, Some(nodes), "the nodes that the report counts");
-    // What other readers refuse, the tool may read, but not make.
+    // The tool may read what other readers refuse, but must not produce it.
     let Ok(before) = ModelProto::decode(old) else { return };
     let after = ModelProto::decode(new).expect("what could be decoded still can");
     if well_formed::problem(&before).is_none() {
@@ -186,7 +186,7 @@ fn check_written(old: &[u8], new: &[u8], report: &Report) {
     assert!(gone.iter().all(is_stored), "inputs that a caller gives are gone: {gone:?}");
 }
 
-/// The whole tool, with its own verification: that must never find anything.
+/// Runs the whole tool with its own verification, which must never find a difference.
 pub fn verified(data: &[u8]) {
     let folder = scratch();
     let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));

@@ -1,4 +1,4 @@
-//! Changes to decoded models: bytes that are flipped rarely make another model, these do.
+//! Mutations of decoded models: flipping bytes rarely yields another model, these do.
 //!
 //! Half of them keep the model valid, so that it gets deep into the tool; the others
 //! contradict the standard in one place, as hostile files and broken exporters do.
@@ -75,7 +75,7 @@ const FLOATS: &[f64] = &[
     f64::NEG_INFINITY,
 ];
 
-/// Operators, and how many inputs are wired to each.
+/// Operators, each with the number of inputs that are wired to it.
 const OPERATORS: &[(&str, usize)] = &[
     ("Add", 2),
     ("Sub", 2),
@@ -199,8 +199,8 @@ const STRINGS: &[&str] = &[
     "é",
 ];
 
-/// The model in `bytes` after some changes, none or all of them harmless; `None` if it is
-/// no model. `other` lends nodes.
+/// Returns the model in `bytes` after a few mutations, some or all of which may be harmless,
+/// or `None` if `bytes` is no model. `other` is a model that lends nodes.
 pub fn mutated(bytes: &[u8], other: &[u8], choices: &mut Choices) -> Option<Vec<u8>> {
     let mut model = ModelProto::decode(bytes).ok()?;
     let mut changes = 1 + choices.below(3);
@@ -232,7 +232,7 @@ fn mutate(model: &mut ModelProto, other: &[u8], choices: &mut Choices) {
     }
 }
 
-/// The main graph, or now and then a body in it.
+/// Returns the main graph or, now and then, a body in it.
 fn some_graph<'m>(model: &'m mut ModelProto, choices: &mut Choices) -> Option<&'m mut GraphProto> {
     let mut graph = model.graph.as_mut()?;
     while choices.once_in(3) {
@@ -309,7 +309,8 @@ fn versions(model: &mut ModelProto, choices: &mut Choices) {
     }
 }
 
-/// Some nodes become a local function that is called, or functions call each other.
+/// Turns a node into a call of a new local function, or changes an existing function, for
+/// example by a call of another one.
 fn functions(model: &mut ModelProto, choices: &mut Choices) {
     let opset_import = model.opset_import.clone();
     let Some(graph) = model.graph.as_mut() else { return };
@@ -360,7 +361,7 @@ fn functions(model: &mut ModelProto, choices: &mut Choices) {
     }
 }
 
-/// Nodes and weights of another model, fed with a tensor of this one.
+/// Adds the nodes and weights of another model, fed with a tensor of this one.
 fn cross(model: &mut ModelProto, other: &ModelProto, choices: &mut Choices) {
     let (Some(graph), Some(other)) = (model.graph.as_mut(), other.graph.as_ref()) else { return };
     let prefix = format!("x{}.", choices.below(1000));
@@ -396,7 +397,7 @@ fn cross(model: &mut ModelProto, other: &ModelProto, choices: &mut Choices) {
     }
 }
 
-/// The last nodes go into the bodies of an If, as deep as it gets.
+/// Moves the last nodes into the bodies of nested Ifs, up to 60 deep.
 fn nest(model: &mut ModelProto, choices: &mut Choices) {
     let Some(graph) = model.graph.as_mut() else { return };
     let Some(output) = graph.output.first().map(|output| output.name().to_owned()) else { return };
@@ -489,7 +490,8 @@ fn external(tensor: &mut TensorProto, choices: &mut Choices) {
     }
 }
 
-/// Weights that are not finite, negative variances, zeros.
+/// Overwrites one weight or all of them: with values that are not finite, with negative
+/// numbers (also in variances), or with zeros.
 fn weights(tensor: &mut TensorProto, choices: &mut Choices) {
     if tensor.data_type() != 1 {
         return;
@@ -565,7 +567,7 @@ fn operator(graph: &mut GraphProto, choices: &mut Choices) {
     }
 }
 
-/// Any tensor of the graph, or one that there is not.
+/// Returns the name of any tensor of the graph or, rarely, of one that does not exist.
 fn some_tensor(graph: &GraphProto, choices: &mut Choices) -> String {
     let made = graph.node.iter().flat_map(|node| node.output.iter().map(String::as_str));
     let all: Vec<&str> = made
@@ -579,7 +581,8 @@ fn some_tensor(graph: &GraphProto, choices: &mut Choices) -> String {
     }
 }
 
-/// A tensor that exists before node `at`: of a node, an input, or stored.
+/// Returns a tensor that exists before node `at`: a node's output, a graph input or an
+/// initializer.
 fn tensor_before(graph: &GraphProto, at: usize, choices: &mut Choices) -> String {
     let made: Vec<&String> = graph.node.iter().take(at).flat_map(|node| &node.output).collect();
     let stored: Vec<&str> = graph.initializer.iter().map(TensorProto::name).collect();
@@ -618,7 +621,7 @@ fn wires(graph: &mut GraphProto, choices: &mut Choices) {
     }
 }
 
-/// One more operator between a tensor and those who read it.
+/// Inserts one more operator between a tensor and its readers.
 fn insert(graph: &mut GraphProto, opset: i64, choices: &mut Choices) {
     let at = choices.below(graph.node.len());
     let Some(node) = graph.node.get_mut(at) else { return };
@@ -651,7 +654,7 @@ fn insert(graph: &mut GraphProto, opset: i64, choices: &mut Choices) {
     graph.node.insert(at + 1, new);
 }
 
-/// Attributes that such an operator may have, with values that mostly make sense.
+/// Returns attributes that the operator `op` may have, with values that mostly make sense.
 fn attributes_of(op: &str, opset: i64, choices: &mut Choices) -> Vec<AttributeProto> {
     let taps = choices.pick(&[1, 2, 3, 3]);
     let pad = choices.pick(&[0, 0, 1, 1, 2, 3]);
@@ -701,7 +704,8 @@ fn attributes_of(op: &str, opset: i64, choices: &mut Choices) -> Vec<AttributePr
     }
 }
 
-/// A second node like one that is there, and the sum of both, or a constant added.
+/// Adds a twin of an existing node, and a node that joins both: a sum, difference, product or
+/// concatenation.
 fn arm(graph: &mut GraphProto, choices: &mut Choices) {
     let at = choices.below(graph.node.len());
     let Some(node) = graph.node.get_mut(at) else { return };
@@ -776,7 +780,7 @@ fn interface(graph: &mut GraphProto, choices: &mut Choices) {
     }
 }
 
-/// Shapes that lie, of inputs, outputs and tensors between.
+/// Declares wrong shapes for inputs, outputs and tensors between.
 fn shapes(graph: &mut GraphProto, choices: &mut Choices) {
     if choices.once_in(3) {
         let name = some_tensor(graph, choices);
@@ -850,9 +854,10 @@ fn rename(graph: &mut GraphProto, old: &str, new: &str) {
     infos.filter(|info| info.name() == old).for_each(|info| info.name = Some(new.to_owned()));
 }
 
-// The same in other words.
+// Other ways to write the same.
 
-/// An initializer becomes a Constant node, a sparse one, or a graph input's default.
+/// Turns an initializer into a Constant node, a sparse initializer, or a graph input's default
+/// value; or breaks a sparse initializer.
 fn stored_otherwise(graph: &mut GraphProto, choices: &mut Choices) {
     if graph.initializer.is_empty() {
         return;
@@ -894,7 +899,7 @@ fn stored_otherwise(graph: &mut GraphProto, choices: &mut Choices) {
     }
 }
 
-/// An initializer is made by an operator on constants, some of them enormous.
+/// Replaces an initializer by the result of an operator on constants, sometimes an enormous one.
 fn computed(graph: &mut GraphProto, opset: i64, choices: &mut Choices) {
     if graph.initializer.is_empty() {
         return;
@@ -954,7 +959,7 @@ fn duplicates(graph: &mut GraphProto, choices: &mut Choices) {
             graph.initializer.extend(twin);
         }
         1 => {
-            // A copy of it all, to the same outputs under other names.
+            // A copy of all nodes, whose outputs get other names.
             let made: Vec<String> = graph.node.iter().flat_map(|n| n.output.clone()).collect();
             let twins: Vec<NodeProto> = graph.node.clone();
             let renamed = |name: &mut String| {
@@ -974,7 +979,7 @@ fn duplicates(graph: &mut GraphProto, choices: &mut Choices) {
     }
 }
 
-/// The same operator many times in a row.
+/// Inserts the same operator many times in a row.
 fn chain(graph: &mut GraphProto, choices: &mut Choices) {
     let at = choices.below(graph.node.len());
     let Some(node) = graph.node.get_mut(at) else { return };
@@ -1010,7 +1015,7 @@ fn chain(graph: &mut GraphProto, choices: &mut Choices) {
     }
 }
 
-/// Another stride, dilation or pad that a convolution can have.
+/// Sets a stride, dilation or pad to another value that a convolution can have.
 fn valid_window(graph: &mut GraphProto, choices: &mut Choices) {
     let is_window =
         |node: &NodeProto| ["Conv", "ConvTranspose", "AveragePool"].contains(&node.op_type());
@@ -1032,7 +1037,8 @@ fn valid_window(graph: &mut GraphProto, choices: &mut Choices) {
     }
 }
 
-/// A tensor is scaled or shifted by a constant, scalar, per channel or along something else.
+/// Scales or shifts a tensor by a constant: a scalar, one value per channel, or values along
+/// another axis.
 fn scaled(graph: &mut GraphProto, choices: &mut Choices) {
     let at = choices.below(graph.node.len());
     let Some(node) = graph.node.get_mut(at) else { return };

@@ -1,20 +1,20 @@
-//! Edits of nested messages, against encoding the edited messages anew.
+//! Fuzzing of edits in nested messages, compared with encoding the edited messages anew.
 
 use acb_fuse::onnx::splice::{Container, Edit, with_lengths, write};
 
 use super::choices::Choices;
 
-/// An entry of a message, and what is to become of it.
+/// An entry of a message, and the edits to it.
 struct Entry {
     tag: Vec<u8>,
     content: Content,
     change: Change,
-    /// Inserted behind it.
+    /// What is inserted behind this entry.
     behind: Vec<Vec<u8>>,
 }
 
 enum Content {
-    /// Any other wire type: tag and value as they stand.
+    /// The value of an entry without a length prefix, as its wire type stores it.
     Scalar(Vec<u8>),
     Bytes {
         length: Vec<u8>,
@@ -32,10 +32,10 @@ enum Change {
     Replace(Vec<u8>),
 }
 
-/// Deeper than any graph in the bodies of a model.
+/// Nesting depth of the messages: deeper than any graph in the bodies of a model.
 const DEEPEST: usize = 6;
 
-/// The file that edits make is the one that encoding the edited messages makes.
+/// Checks that edits make the same file as encoding the edited messages anew.
 pub fn splice(data: &[u8]) {
     let choices = &mut Choices::Bytes(data);
     let first = inserted(choices);
@@ -45,8 +45,8 @@ pub fn splice(data: &[u8]) {
     let whole = Container { length: 0..0, payload: 0..0 };
     noted.edits.extend(first.iter().map(|with| insertion(0, with, &whole)));
     encode_old(&entries, &mut old, &mut noted);
-    // In which order edits and containers are asked for is not to matter, except that
-    // insertions at one place keep theirs.
+    // The order in which edits and containers are given must not matter, except that insertions
+    // at the same place keep theirs.
     if choices.once_in(2) {
         noted.containers.reverse();
     }
@@ -71,7 +71,7 @@ fn entry(choices: &mut Choices, depth: usize) -> Entry {
         1 => (1, Content::Scalar((0..8).map(|_| choices.byte()).collect())),
         2 => (5, Content::Scalar((0..4).map(|_| choices.byte()).collect())),
         3 => {
-            // Around the sizes at which a prefix gets longer.
+            // Sizes around those at which the length prefix gets longer.
             let longest = choices.pick(&[3, 8, 130, 16390]);
             let size = choices.below(longest);
             let payload = vec![b'x'; size];
@@ -111,7 +111,7 @@ fn varint(mut value: usize) -> Vec<u8> {
     bytes
 }
 
-/// The length as a varint, now and then longer than it needs to be.
+/// Encodes a length as a varint, now and then a longer one than necessary.
 fn prefix(length: usize, choices: &mut Choices) -> Vec<u8> {
     let mut bytes = varint(length);
     if choices.once_in(4)
@@ -134,7 +134,7 @@ fn insertion(at: usize, with: &[u8], into: &Container) -> Edit {
 }
 
 fn encode_old(entries: &[Entry], old: &mut Vec<u8>, noted: &mut Noted) {
-    // All that these entries are inserted into is where it begins.
+    // Of the message that these entries are inserted into, only its start is needed.
     let around = Container { length: 0..0, payload: old.len()..old.len() };
     for entry in entries {
         let start = old.len();
@@ -154,7 +154,7 @@ fn encode_old(entries: &[Entry], old: &mut Vec<u8>, noted: &mut Noted) {
                 encode_old(entries, old, &mut inside);
                 let own = Container { length: at..begins, payload: begins..old.len() };
                 noted.containers.extend(inside.containers);
-                // What goes as a whole has no edits inside.
+                // A message that is replaced as a whole has no edits inside.
                 if is_kept {
                     noted.edits.extend(first.iter().map(|with| insertion(begins, with, &own)));
                     noted.edits.extend(inside.edits);
@@ -182,7 +182,7 @@ fn encode_new(entries: &[Entry], new: &mut Vec<u8>) {
                 encode_new(entries, &mut payload);
                 let mut before = Vec::new();
                 encode_old(entries, &mut before, &mut Noted::default());
-                // Only where a length changes is its prefix written anew.
+                // The prefix is written anew only if the length changes.
                 let same = payload.len() == before.len();
                 let length = if same { length.clone() } else { varint(payload.len()) };
                 new.extend([&entry.tag[..], &length, &payload].concat());

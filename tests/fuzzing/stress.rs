@@ -1,5 +1,5 @@
-//! Models of some hundred kilobytes that ask for far more, in time or memory, than their
-//! size suggests. Each was a finding, or would be one if a limit were lifted.
+//! Models of some hundred kilobytes up to ten megabytes that ask for far more, in time or memory,
+//! than their size suggests. Each was a finding, or would be one if a limit were lifted.
 
 use acb_fuse::onnx::proto::attribute_proto::AttributeType;
 use acb_fuse::onnx::proto::tensor_shape_proto::dimension::Value as Size;
@@ -12,7 +12,7 @@ use acb_fuse::onnx::tensor::from_integers;
 use acb_fuse::onnx::write;
 use prost::Message;
 
-/// What a model is, and how it is made.
+/// The description of a model, and the function that makes it.
 pub type Row = (&'static str, fn() -> ModelProto);
 
 /// See the module's documentation.
@@ -36,14 +36,14 @@ pub const MODELS: &[Row] = &[
     ("tensors, nodes and sizes with names of 200 kB", names_that_are_long),
 ];
 
-/// Those that are not mended yet.
+/// Findings that stayed open longer than the others; each comment says what made it expensive.
 pub const OPEN: &[Row] = &[
-    // Each constant is within the limits, all of them together are not.
+    // Each constant is within the limits; all of them together are not.
     ("a constant that is doubled 60 times", doubled),
     ("200 sparse weights of 256 MB each", sparse),
-    // Every output is computed by running all of the node again.
+    // Every output was computed by running the whole node again.
     ("5,000 outputs of one Split", split),
-    // A name that none of n names contains is looked for among all of them, n times.
+    // A name that none of n names contains was looked for among all of them, n times.
     ("30,000 tensors called as new ones would be", taken_names),
 ];
 
@@ -166,7 +166,7 @@ fn functions_in_bodies() -> ModelProto {
     with_functions(1, "F30", functions)
 }
 
-/// `node`, which makes `b`, in the bodies of so many Ifs.
+/// Puts `node` into the bodies of `depth` nested Ifs.
 fn in_bodies(mut node: NodeProto, condition: &str, depth: usize) -> NodeProto {
     let output = node.output.first().cloned().unwrap_or_default();
     for _ in 0..depth {
@@ -219,7 +219,7 @@ fn one_name() -> ModelProto {
     model(nodes, kernels, &value)
 }
 
-/// A kernel that is made by `nodes` out of `k0`, and used.
+/// Returns a model whose `kernel` is computed by `nodes`, from `k0` or `lists`, and is used.
 fn with_kernel(mut nodes: Vec<NodeProto>, lists: Vec<TensorProto>, kernel: &str) -> ModelProto {
     nodes.push(write::node("Conv", "", &["x", kernel], "l", vec![]));
     nodes.push(write::node("Conv", "", &["x", "k0"], "r", vec![]));
@@ -267,7 +267,7 @@ fn nested() -> ModelProto {
     model(vec![in_bodies(inner, "x", 30)], vec![], "y")
 }
 
-/// Two convolutions whose windows depend on sizes of that name.
+/// Returns a model of two convolutions whose windows depend on input sizes called `name`.
 fn with_sizes_called(name: &str) -> ModelProto {
     let mut nodes: Vec<NodeProto> = ["l", "r"]
         .map(|arm| {
@@ -347,7 +347,7 @@ fn taken_names() -> ModelProto {
     model(nodes.collect(), vec![], names.last().map_or("x", String::as_str))
 }
 
-/// The model's bytes.
+/// Returns the model's bytes.
 pub fn bytes(make: fn() -> ModelProto) -> Vec<u8> {
     make().encode_to_vec()
 }

@@ -1,11 +1,11 @@
-//! What a graph must be, checked on decoded messages and with none of the tool's own
-//! code: every name is defined once, before it is read.
+//! Checks whether a graph is well formed, on decoded messages and with none of the tool's own
+//! code: every name must be defined once, and before it is read.
 
 use std::collections::HashSet;
 
 use acb_fuse::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
-/// What is wrong with `model`; `None` if nothing is.
+/// Returns what is wrong with `model`, or `None` if nothing is.
 pub fn problem(model: &ModelProto) -> Option<String> {
     let graph = model.graph.as_ref()?;
     problem_of(graph, &HashSet::new())

@@ -1,4 +1,4 @@
-//! All integration tests but those that need an allocator of their own, in one binary:
+//! All integration tests except those that need an allocator of their own, in one binary:
 //! `cargo test --test it operators::shapes` runs the tests of one file.
 
 #![allow(

@@ -1,3 +1,3 @@
-//! What regions of linear operators become.
+//! Tests of what regions of linear operators become.
 
 mod random_regions;

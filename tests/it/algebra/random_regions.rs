@@ -1,4 +1,4 @@
-//! Random linear regions: what comes out computes the same at every size, and never
+//! Random linear regions: the converted model computes the same at every size, and never
 //! costs more.
 //!
 //! A region is a list of steps, each of which appends an operator that reads tensors
@@ -30,12 +30,12 @@ use crate::support::engine;
 use crate::support::tool::converts;
 
 const CHANNELS: usize = 4;
-/// Odd and even, and not square.
+/// Heights and widths of the inputs: odd and even, and not square.
 const SIZES: [[usize; 2]; 4] = [[17, 22], [18, 21], [25, 24], [20, 19]];
-/// Costs are compared on a feature map as in the middle of a network.
+/// Height and width at which costs are compared: a feature map as in the middle of a network.
 const TYPICAL: [usize; 2] = [56, 57];
 
-/// One more operator. Numbers are reduced to what is possible at its place.
+/// An operator to append. Its numbers are reduced to what is possible at its place.
 #[derive(Debug, Clone)]
 enum Step {
     Conv {
@@ -87,7 +87,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    // Recent tensors more often than old ones: `of` counts from the end.
+    // `of` counts back from the newest tensor, so that recent ones are read more often.
     let of = || prop_oneof![3 => 0..1usize, 2 => 0..4usize, 1 => 0..16usize];
     let taps = || prop_oneof![Just(1i64), Just(1), Just(3), Just(3), Just(2), Just(5)];
     let pads = || prop_oneof![2 => Just(0i64), 2 => Just(1), 1 => Just(2)];
@@ -111,7 +111,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// How many elements a tensor has along an axis: ⌊(n + slack) / stride⌋ + 1 of n inputs.
+/// The size of a tensor along an axis: ⌊(n + slack) / stride⌋ + 1 if the input has size n.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Extent {
     slack: i64,
@@ -156,7 +156,7 @@ impl Network {
         network.finished()
     }
 
-    /// The tensor `back` steps ago.
+    /// Returns the tensor that was made `back` steps ago.
     fn feature(&self, back: usize) -> Feature {
         self.features[self.features.len() - 1 - back % self.features.len()].clone()
     }
@@ -176,7 +176,8 @@ impl Network {
         name
     }
 
-    /// Appends a node, unless it would leave nothing of the smallest input.
+    /// Appends a node, unless it would leave fewer than two elements along an axis of the smallest
+    /// input.
     fn node(
         &mut self,
         op: &str,
@@ -302,7 +303,7 @@ impl Network {
         self.node(op, &[&input.name], vec![], input.channels, input.extents);
     }
 
-    /// Pads or crops: all pads first, then all crops.
+    /// Pads, if no pad is negative; otherwise crops by the negative ones alone.
     fn frame(&mut self, input: &Feature, pads: [i64; 4]) {
         let extents = |pads: [i64; 4]| {
             [0, 1].map(|axis| input.extents[axis].after(1, pads[axis] + pads[axis + 2] - 1))
@@ -326,8 +327,8 @@ impl Network {
         );
     }
 
-    /// Another tensor that can be added to `left`: one that fits, or one that a crop or
-    /// pad and a 1×1 convolution make fit.
+    /// Returns another tensor that can be added to `left`: one that fits, or one that a crop or
+    /// pad and a 1×1 convolution make fit. Returns `None` if there is none.
     fn partner(&mut self, left: &Feature, with: usize) -> Option<Feature> {
         let strides = |feature: &Feature| feature.extents.map(|extent| extent.stride);
         let others = self.features.iter().rev().filter(|other| other.name != left.name);
@@ -363,7 +364,7 @@ impl Network {
         (right.channels == left.channels && right.extents == left.extents).then_some(right)
     }
 
-    /// The last tensor is the output.
+    /// Returns the model; its output is the last tensor.
     fn finished(self) -> ModelProto {
         let last = self.features.last().unwrap();
         let inputs: Vec<&Feature> = self.features.iter().take(2).collect();
@@ -410,7 +411,7 @@ impl Network {
     }
 }
 
-/// Only what the output depends on: nobody pays for the rest.
+/// Keeps only the nodes and weights that the output depends on: nobody pays for the rest.
 fn without_dead_nodes(mut model: ModelProto) -> ModelProto {
     let graph = model.graph.as_mut().unwrap();
     let mut needed: Vec<String> =
@@ -428,13 +429,13 @@ fn without_dead_nodes(mut model: ModelProto) -> ModelProto {
     model
 }
 
-/// Of the regions that each run of the tests has.
+/// The seed of the regions that every ordinary test run checks.
 const ORDINARY_SEED: u64 = 1;
 
 static FUSED: AtomicUsize = AtomicUsize::new(0);
 static BLOCKS: AtomicUsize = AtomicUsize::new(0);
 
-/// A valid region that verification refuses, or cannot judge, is a false alarm.
+/// Returns whether verification refused a region, or could not judge it: every region is valid.
 fn is_a_false_alarm(report: &Report) -> bool {
     let unproved = |miss: &LeftAlone| miss.kind == "unproved";
     let agreed = matches!(report.run, Some(Outcome::Agreed(_)));
@@ -458,7 +459,7 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
         (1..).zip(SIZES).map(result).collect()
     };
     let expected = results(&input);
-    // Where everything cancels, or all but a shift, what is left is rounding.
+    // Where everything cancels, or everything but a shift, only rounding is left.
     prop_assume!(expected.iter().all(|array| spread(array) > 1e-6));
     let report = converts(&input, &output, &Options::default());
     let text = described(&model);
@@ -476,7 +477,7 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// One line per node, to find out what went wrong.
+/// Returns one line per node, to find out what went wrong.
 fn described(model: &ModelProto) -> String {
     let line = |node: &NodeProto| {
         let attributes: Vec<String> =
@@ -487,8 +488,8 @@ fn described(model: &ModelProto) -> String {
     model.graph.iter().flat_map(|graph| &graph.node).map(line).collect()
 }
 
-/// Inputs and weights are of magnitude 1, so that is what errors are compared with
-/// where the terms of an output cancel.
+/// Returns the largest difference, relative to the largest expected value or to 1 if that is
+/// larger: inputs and weights are of magnitude 1, the measure where the terms of an output cancel.
 fn largest_difference(expected: &Array, found: &Array) -> f64 {
     let (Array::Float(expected), Array::Float(found)) = (expected, found) else {
         panic!("outputs are floats")
@@ -502,7 +503,7 @@ fn largest_difference(expected: &Array, found: &Array) -> f64 {
     error / expected.iter().fold(1.0f64, |most, value| most.max(value.abs()))
 }
 
-/// How far its elements are apart.
+/// Returns the difference of the largest and the smallest element.
 fn spread(array: &Array) -> f64 {
     match array {
         Array::Float(values) => {
@@ -516,7 +517,7 @@ fn spread(array: &Array) -> f64 {
 #[test]
 fn random_linear_regions_agree_at_every_size_and_are_never_dearer() {
     let mut config = ProptestConfig::with_source_file(file!());
-    // The same regions at every run, unless more are asked for: what was green stays green.
+    // The same regions in every run, unless more are asked for: what was green stays green.
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.rng_seed = proptest::test_runner::RngSeed::Fixed(ORDINARY_SEED);
     }

@@ -1,5 +1,5 @@
-//! Broken files, one way each: what the tool says of each stands beside it, and it never
-//! writes what it should not. `UPDATE_EXPECT=1 cargo test` writes that anew.
+//! Files that are each broken in one way: what the tool says of each is stored beside it, and
+//! the tool never writes what it should not. `UPDATE_EXPECT=1 cargo test` updates what it says.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::support::cases;
 use crate::support::fixtures;
 use crate::support::tool::tool;
 
-/// Exit code, standard output, standard error and the files that are there afterwards.
+/// The exit code, standard output, standard error, and the files that are left in the folder.
 struct Run {
     code: Option<i32>,
     stdout: String,
@@ -38,7 +38,7 @@ fn run(model: &Path) -> Run {
     }
 }
 
-/// A summary without the line that tells where the new model is, and how long that took.
+/// Returns a summary without the line that says where the new model is, and how long that took.
 fn without_place(summary: &str) -> String {
     let lines = summary.split_inclusive('\n').filter(|line| !line.starts_with("written: "));
     lines.collect()
@@ -65,7 +65,7 @@ fn malformed_files_are_errors_of_one_line() {
     for model in models {
         let Run { code, stdout, stderr, left } = run(&model);
         expect(&model, &stderr);
-        // Of a file that is not there, the model is not to blame.
+        // That a side file is missing is not the model's fault.
         let expected = if model.ends_with("external_missing.onnx") { 8 } else { 1 };
         assert_eq!((code, stdout.as_str()), (Some(expected), ""), "{model:?}: {stderr}");
         let named = format!("acb-fuse: {}: ", model.display());
@@ -74,7 +74,7 @@ fn malformed_files_are_errors_of_one_line() {
     }
 }
 
-/// Whatever is missing at its end, a file is no model.
+/// However little is missing at its end, a file is no model.
 #[test]
 fn a_file_that_is_cut_anywhere_is_an_error() {
     for model in ["fixtures/blocks/k3/torchscript_kept.onnx", &cases::model("if_branches")] {
@@ -90,7 +90,8 @@ fn a_file_that_is_cut_anywhere_is_an_error() {
     }
 }
 
-/// The first block is broken, the second one is fused and verified all the same.
+/// In each model, the first block is broken; the second one must be fused and verified all the
+/// same.
 #[test]
 fn blocks_that_are_of_no_use_do_not_keep_the_others() {
     let models = broken("near_misses");

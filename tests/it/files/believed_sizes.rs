@@ -1,6 +1,6 @@
 //! Models of which a wrong file was written, or none, because a size or a rank was believed
-//! that does not follow: what is made of them computes what ONNX Runtime makes of them as
-//! they are, verified or not, at two sizes where these are open.
+//! that does not follow. The new file must compute what ONNX Runtime computes of the original,
+//! verified or not, at two sizes where sizes are open.
 use std::path::{Path, PathBuf};
 
 use acb_fuse::verify::compare::relative_error;
@@ -10,16 +10,16 @@ use crate::support::engine::run;
 use crate::support::fixtures::data;
 use crate::support::tool::{converted, options};
 
-/// Case, how many blocks are fused, at how many sizes it is tried, and how often operators
-/// occur in the new file.
+/// The case, the number of blocks that are fused, the number of sizes at which it is run, and
+/// how often operators occur in the new file.
 type Row = (&'static str, usize, usize, &'static [(&'static str, usize)]);
 
 const CASES: [Row; 5] = [
-    // A name is no size: where the windows of "SAME" fall is not known.
+    // The name of a size is no size: where the windows of "SAME" fall is not known.
     ("name_that_reads_as_a_size", 0, 2, &[("Conv", 2)]),
-    // Behind a Shape from the third axis on, there are two axes, and `s` has four.
+    // A Shape from the third axis on gives a tensor of two axes, and `s` has four.
     ("shape_with_start", 0, 2, &[("MatMul", 1), ("Mul", 1)]),
-    // What a vector makes of [3, 4, 5] has two axes; the three of `s` make it three.
+    // A vector times a tensor of [3, 4, 5] has two axes; the three of `s` make it three.
     ("matmul_by_a_vector", 0, 1, &[("MatMul", 2), ("Mul", 1)]),
     ("flatten_of_tensorflow", 2, 2, &[("Mul", 0)]),
     ("flatten_of_unknown_batch", 2, 2, &[("Mul", 0)]),

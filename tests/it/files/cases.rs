@@ -1,5 +1,5 @@
-//! Cases that are written as text: what is said of each stands beside it, and what is written
-//! computes what the old graph does, by an interpreter in float64.
+//! Cases that are written as text: the report of each is stored beside it, and the new file
+//! computes what the old graph does, according to an interpreter in float64.
 //!
 //! `UPDATE_EXPECT=1 cargo test --test it cases` writes the expected reports anew.
 
@@ -39,7 +39,7 @@ fn every_case_is_reported_as_expected_and_computes_the_same() {
     });
 }
 
-/// What is said of a case that is there no more is said of nothing.
+/// The expected report of a case that no longer exists would be compared with nothing.
 #[test]
 fn every_expected_report_has_its_case() {
     for report in sorted(Path::new("fixtures/cases")) {
@@ -47,7 +47,7 @@ fn every_expected_report_has_its_case() {
     }
 }
 
-/// What a look says; a conversion must say the same, and its file compute the same.
+/// Returns what a look says. A conversion must say the same, and its file compute the same.
 fn tried(case: &Case, flags: &[String]) -> String {
     let name = case.text.display();
     let folder = tempfile::tempdir().unwrap();

@@ -18,8 +18,8 @@ use crate::support::fixtures::{self, data, deployed_twin, models};
 use crate::support::results;
 use crate::support::tool::{converted, fused, looked};
 
-/// What the tool says of each file stands beside it. `UPDATE_EXPECT=1 cargo test`
-/// writes it anew.
+/// What the tool says of each file is stored beside it. `UPDATE_EXPECT=1 cargo test` writes it
+/// anew.
 #[test]
 fn every_file_is_reported_as_expected() {
     for model in fixtures::of(|group| group.reported) {
@@ -29,10 +29,10 @@ fn every_file_is_reported_as_expected() {
     }
 }
 
-/// Files of networks that have a deployed twin.
+/// The number of network files that have a deployed twin.
 const NETWORKS: usize = 78;
 
-/// Those that tract runs neither before nor after.
+/// Files that tract runs neither before nor after the conversion.
 const NOT_RUN: [&str; 22] = [
     "dropout_mask_is_output/model.onnx",
     "ends_of_activations/model.onnx",
@@ -58,12 +58,13 @@ const NOT_RUN: [&str; 22] = [
     "tensorflow_net_valid/unoptimised_static.onnx",
 ];
 
-/// Of these, what tract runs slice by slice: a slice takes as constants what those before it made.
+/// The files among these that tract runs slice by slice: a slice takes the results of earlier
+/// slices as constants.
 const IN_SLICES: [&str; 1] = ["statistic_is_computed/model.onnx"];
 
-/// Outputs are the framework's own float64 outputs within float32 rounding. A
-/// network's largest error is at most twice what the unfused graph or its deployed
-/// twin has, and not larger in the median.
+/// Outputs are the framework's own float64 outputs within float32 rounding. A network's largest
+/// error is at most twice that of the unfused graph or of its deployed twin, and in the median
+/// not larger than that of the unfused graph.
 #[test]
 fn outputs_are_the_frameworks_own() {
     let mut ratios = Vec::new();
@@ -126,13 +127,13 @@ fn outputs_are_the_frameworks_own() {
     println!(
         "{compared} files; {count} networks, fused error in the median {to_unfused:.2} × unfused, {to_both:.2} × the larger of unfused and twin"
     );
-    // Every file is compared, or is one of those that are not.
+    // Every file is compared, or listed as not run.
     assert_eq!(count, NETWORKS);
     assert!(to_unfused <= 1.0, "{to_unfused}");
     assert_eq!(not_run, NOT_RUN);
 }
 
-/// `case/file`.
+/// Returns `case/file`.
 fn short(model: &Path) -> String {
     let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
     format!("{}/{}", name(model.parent().unwrap()), name(model))
@@ -145,7 +146,7 @@ fn largest_error(expected: &[acb_fuse::engine::Array], found: &[acb_fuse::engine
     errors.fold(0.0, f64::max)
 }
 
-/// Fused, each of the paper's networks has the operators and parameters of its plain
+/// After fusing, each of the paper's networks has the operators and parameters of its plain
 /// architecture with the batch norms folded, or fewer.
 #[test]
 fn networks_become_their_plain_architecture() {
@@ -199,8 +200,7 @@ fn networks_become_their_plain_architecture() {
     results::hold("networks", &table);
 }
 
-/// What is counted of a file: nodes, convolutions, norms, additions, parameters and
-/// multiply-adds.
+/// Counts of a file: nodes, convolutions, norms, additions, parameters and multiply-adds.
 struct Counts([f64; 6]);
 
 impl Counts {
@@ -221,7 +221,7 @@ impl Counts {
         self.0.iter().zip(&other.0).all(|(mine, theirs)| mine <= theirs)
     }
 
-    /// `exported → fused, deployed` of each count.
+    /// Returns `exported → fused, deployed` for each count.
     fn cells(exported: &Counts, fused: &Counts, deployed: &Counts) -> String {
         let text = |count: f64| match count {
             count if count.is_nan() => "?".to_owned(),
@@ -234,7 +234,7 @@ impl Counts {
     }
 }
 
-/// Fused, each relative has no more of anything than what its own library or its
+/// After fusing, no count of a relative is larger than in the model that its own library or its
 /// authors' formulas make of it.
 #[test]
 fn relatives_become_what_their_libraries_make_of_them() {
@@ -252,7 +252,7 @@ fn relatives_become_what_their_libraries_make_of_them() {
         let mut name = model.file_stem().unwrap().to_str().unwrap().to_owned();
         fused(&model, &output);
         if !counts(&output).no_more_than(&deployed) {
-            // TorchScript bakes the sizes of assigned borders in, whatever it declares.
+            // TorchScript bakes the sizes of assigned borders in, whatever shapes it declares.
             let mut options = Options::default();
             options.run.shapes.insert("x".to_owned(), shapes[0].clone());
             converted(&model, &output, &options);
@@ -289,19 +289,19 @@ fn side_files_follow_into_another_folder() {
     );
 }
 
-/// What `about.txt` beside an exporter's files says.
+/// Returns what `about.txt` beside an exporter's files says under `key`.
 fn about(model: &Path, key: &str) -> String {
     let text = fs::read_to_string(model.with_file_name("about.txt")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("{key}: ")));
     line.unwrap_or_else(|| panic!("{model:?} has no {key}")).to_owned()
 }
 
-/// How many sums of three convolutions became one, and how many convolutions
+/// Returns how many sums of three or more convolutions became one, and how many convolutions
 /// and Transposes are left.
 fn blocks_fused(model: &Path, output: &Path, options: &Options) -> (usize, usize, usize) {
     let report = converted(model, output, options);
     let branches = |text: &str| text.split(" + ").filter(|branch| branch.contains('×')).count();
-    // Where one kernel is no right one, what the branches turn is turned once.
+    // Not counted: where no single kernel is right, the branches' Transposes alone become one.
     let is_whole = |block: &&BlockReport| block.geometry.len() == 1;
     let blocks = report.blocks.iter().filter(is_whole);
     let blocks = blocks.filter(|block| branches(&block.branches) >= 3).count();
@@ -310,7 +310,7 @@ fn blocks_fused(model: &Path, output: &Path, options: &Options) -> (usize, usize
     (blocks, count("Conv"), count("Transpose"))
 }
 
-/// The same network comes out with the same structure, whichever exporter wrote it.
+/// The same network is fused to the same structure, whichever exporter wrote it.
 #[test]
 fn every_exporters_blocks_are_fused() {
     let folder = tempfile::tempdir().unwrap();
@@ -323,7 +323,7 @@ fn every_exporters_blocks_are_fused() {
         assert_eq!(left, convs + 2 * (blocks - fused), "{model:?}");
         let mut cell = format!("{fused}/{blocks}");
         if fused < blocks {
-            // With a stride, what SAME means depends on the size.
+            // With a stride, what SAME means depends on the input size.
             let mut options = Options::default();
             let input = counts::decoded(&model).graph.unwrap().input.remove(0);
             let shape = data(&model, "input").remove(0).shape().to_vec();
@@ -333,7 +333,7 @@ fn every_exporters_blocks_are_fused() {
             cell = format!("{cell}, {fused}/{blocks} with `--input-shape`");
             transposes = then;
         }
-        // At most one in and one out per convolution, and none where none was.
+        // At most one Transpose before and one behind each convolution, and none if there was none.
         let limit = if counts::mentions(&model, "Transpose") { 2 * convs } else { 0 };
         assert!(transposes <= limit, "{model:?}: {transposes} Transposes are left");
         let case = model.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
@@ -358,8 +358,8 @@ fn every_exporters_blocks_are_fused() {
     results::hold("exporters", &table);
 }
 
-/// Networks with trained weights, as exporters fold their norms and as they keep them: every
-/// block is proved, the run agrees, and none is left alone by verification.
+/// Networks with trained weights, exported with folded norms and with norms kept: every block
+/// is proved, the run agrees, and verification leaves no block alone.
 #[test]
 fn trained_networks_are_proved() {
     for model in models("trained") {
@@ -373,7 +373,7 @@ fn trained_networks_are_proved() {
     }
 }
 
-/// A shape that the user gives is not printed, nor written, where no block depends on it.
+/// A shape given by the user is neither printed nor written if no block depends on it.
 #[test]
 fn a_general_file_is_general_whatever_shape_is_given() {
     let model = Path::new("fixtures/networks/resnet18/torchscript_kept_dynamic.onnx");

@@ -1,5 +1,5 @@
-//! Identities that stay apart from kernels: where they do, what is written agrees with the file,
-//! and a second conversion leaves it alone.
+//! Identities that are kept apart from kernels: which ones are, that the new file agrees with
+//! the old one, and that a second conversion leaves it alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,8 @@ fn asking(keep_identity: KeepIdentity) -> Options {
     options
 }
 
-/// What a conversion says, and that a second one with the same flags finds nothing.
+/// Returns the report of a conversion, and checks that a second one with the same options
+/// finds nothing.
 fn converted_twice(model: &Path, options: &Options) -> Report {
     let folder = tempfile::tempdir().unwrap();
     let [once, twice] = ["once.onnx", "twice.onnx"].map(|name| folder.path().join(name));
@@ -29,7 +30,8 @@ fn converted_twice(model: &Path, options: &Options) -> Report {
     report
 }
 
-/// The network, its blocks whose identity stays apart, and how many do if all are to.
+/// Each row: the network, the blocks whose identity stays apart by `Auto`, and how many do by
+/// `Always`.
 #[test]
 fn trained_identities_that_dominate_stay_apart() {
     for (network, kept, always) in [
@@ -68,7 +70,7 @@ fn trained_identities_that_dominate_stay_apart() {
     }
 }
 
-/// Whatever stays apart, and wherever: a file that is converted is as it is to be.
+/// Whichever identities stay apart: a file that was converted is left as it is.
 #[test]
 fn what_stays_apart_is_left_alone_the_second_time() {
     let cases = cases::all().iter().map(|case| case.model.clone());

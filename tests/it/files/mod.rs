@@ -1,4 +1,5 @@
-//! Files that are read and written: exporters', broken ones, and what must survive.
+//! Tests of files that are read and written: exporters' files, broken files, and what must survive
+//! a conversion.
 
 mod bad_input;
 mod believed_sizes;

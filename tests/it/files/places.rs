@@ -1,7 +1,7 @@
-//! Where files go: none is lost by the spelling of a name, nor by what stands there.
+//! Places of files: no file is lost by the spelling of a name, nor because something is there.
 //!
-//! Rows are text: what is in a folder, what the tool is asked for there, its exit code, and
-//! what it says. Whatever it says, all that was there is as it was, unless the row names it.
+//! Rows are text: the contents of a folder, the arguments of the tool there, its exit code, and
+//! a part of its output. Whatever it says, all that was there is unchanged unless the row names it.
 #![cfg(unix)]
 
 use std::collections::BTreeMap;
@@ -20,12 +20,12 @@ const NETWORK: &str = "fixtures/networks/cifar_quick/torchscript_kept_static.onn
 /// Another model, with another output.
 const BLOCK: &str = "fixtures/blocks/k3/torchscript_kept.onnx";
 const PLAIN: &str = "fixtures/networks/cifar_quick/plain.onnx";
-/// Its weights lie in a side file.
+/// A model whose weights lie in a side file.
 const BESIDE: &str = "fixtures/networks/resnet18/dynamo_kept_static.onnx";
-/// The same without a block: it is written as it is.
+/// The same network without a block: it is written as it is.
 const BESIDE_PLAIN: &str = "fixtures/networks/resnet18/plain.onnx";
 
-/// What a row begins with: `name = what`, several of them apart by commas.
+/// Creates the contents of a row's folder: entries `name = what`, separated by commas.
 fn arranged(folder: &Path, setup: &str) {
     for entry in setup.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
         let (name, what) = entry.split_once(" = ").unwrap_or_else(|| panic!("{entry}"));
@@ -39,7 +39,7 @@ fn arranged(folder: &Path, setup: &str) {
                 let fused = tool().arg(NETWORK).arg(&path).output().unwrap();
                 assert!(fused.status.success(), "{fused:?}");
             }
-            // With its weights in the file that is named behind it.
+            // With its weights in the side file that is named next.
             "beside" => beside(BESIDE, &path, of),
             "beside_plain" => beside(BESIDE_PLAIN, &path, of),
             // A manifest of one line.
@@ -58,7 +58,7 @@ fn arranged(folder: &Path, setup: &str) {
     }
 }
 
-/// `model` at `path`, with its initializers in the side file `location`.
+/// Writes `model` to `path`, with its larger initializers in the side file `location`.
 fn beside(model: &str, path: &Path, location: &str) {
     let (mut data, old) = (Vec::new(), fs::read(format!("{model}.data")).unwrap_or_default());
     let mut model = counts::decoded(Path::new(model));
@@ -96,7 +96,7 @@ fn beside(model: &str, path: &Path, location: &str) {
     fs::write(side_file, data).unwrap();
 }
 
-/// All that is below a folder: the content of files, where links lead.
+/// Returns all that is below a folder, by path: the content of files, and where links lead.
 fn below(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     fn add(folder: &Path, at: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
         for entry in fs::read_dir(at).unwrap() {
@@ -125,8 +125,8 @@ fn run(folder: &Path, words: &str) -> Output {
     tool().args(words.split_whitespace()).current_dir(folder).output().unwrap()
 }
 
-/// A folder, what is asked for in it, the exit code, what is said, and the names that change
-/// or come (all others are as they were).
+/// The contents of a folder, the arguments, the exit code, a part of the output, and the names
+/// that are changed or created (all others are as they were).
 type Row<'r> = (&'r str, &'r str, i32, &'r str, &'r str);
 
 fn check(rows: &[Row]) {
@@ -151,7 +151,7 @@ fn check(rows: &[Row]) {
     }
 }
 
-/// Whose model an output holds decides whether it is replaced.
+/// Whether an output is replaced depends on whose model it holds.
 #[test]
 fn another_model_is_not_replaced() {
     let not = "it is not replaced: it holds another model, with the outputs `26`, and not `92`";
@@ -176,7 +176,7 @@ fn another_model_is_not_replaced() {
         ("in = network, out = fused", "in out --no-clobber --force", 2, "cannot be used with", ""),
         ("in = network", "in --force", 2, "--force without OUT has no effect", ""),
         (&format!("{network} d = folder"), "in d --force", 8, "it is a directory", ""),
-        // Several: each by itself.
+        // Several models: each is decided by itself.
         (
             "n = network, b = block, out = folder, out/n = block",
             "--out-dir out n b",
@@ -267,7 +267,7 @@ fn files_are_compared_and_not_spellings() {
             "a report would replace d/w.jsonl, which holds weights of e",
             "",
         ),
-        // A side file of one is not put where another one goes.
+        // A side file of one model does not take the place of another model.
         (
             "e = beside w, e.data = network, d = folder",
             "--out-dir d e e.data --force",
@@ -288,8 +288,9 @@ fn files_are_compared_and_not_spellings() {
     ]);
 }
 
-/// Two lines of a manifest, in a folder with `a`, a network, `b`, a block, `e`, a model with its
-/// weights in `w`, `d`, a folder, and `l`, a link to that: none is written, asked for or not.
+/// Each row has two lines of a manifest. The folder holds `a`, a network, `b`, a block, `e`, a
+/// model with its weights in `w`, `h`, another name of `e`, `d`, a folder, and `l`, a link to
+/// `d`. Neither line is written, with `--force` or without.
 #[test]
 fn lines_of_a_manifest_do_not_meet() {
     for (lines, said) in [
@@ -334,7 +335,7 @@ fn lines_of_a_manifest_do_not_meet() {
     }
 }
 
-/// A model that comes from anywhere names no place for what is written.
+/// A model may come from anywhere: it must not decide where files are written.
 #[test]
 fn side_files_go_nowhere_but_beside_the_model() {
     check(&[
@@ -375,7 +376,7 @@ fn side_files_go_nowhere_but_beside_the_model() {
             "would replace another file of that name",
             "",
         ),
-        // What was copied goes again where the model cannot follow.
+        // What was copied is removed if the rest cannot be: here, a file takes the folder's place.
         (
             "in = beside_plain a/w, d = folder, d/a = text precious",
             "in d/out",
@@ -383,7 +384,7 @@ fn side_files_go_nowhere_but_beside_the_model() {
             "cannot be written",
             "",
         ),
-        // A side file of the model's own takes no place that something has.
+        // The new model's own side file takes no place that something has.
         (
             "in = beside w, out.data = link nowhere",
             "in out",
@@ -401,7 +402,7 @@ fn side_files_go_nowhere_but_beside_the_model() {
     ]);
 }
 
-/// The summary says which side files nothing needs any more.
+/// The summary says which side files no model needs any more.
 #[test]
 fn old_side_files_are_named() {
     let may_go = "`w`, a side file of the old model, can be deleted if no other model uses it";
@@ -412,10 +413,10 @@ fn old_side_files_are_named() {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    // `in` names it still.
+    // `in` still names it.
     let first = said("in out");
     assert!(!first.contains("may go"), "{first}");
-    // A model with the same side file, which is replaced while `in` stays.
+    // `out` becomes a model with the same side file, and is replaced while `in` stays.
     fs::copy(folder.path().join("in"), folder.path().join("out")).unwrap();
     let second = said("in out");
     assert!(second.contains("same inputs and outputs") && !second.contains("may go"), "{second}");
@@ -426,7 +427,7 @@ fn old_side_files_are_named() {
     assert_eq!(report["output"]["replaced"]["kind"], "input");
 }
 
-/// What a process has open is no file to replace, whatever it is redirected to.
+/// A path that leads to what a process has open is not replaced, whatever that is redirected to.
 #[cfg(target_os = "linux")]
 #[test]
 fn what_is_open_is_not_replaced() {
@@ -451,8 +452,8 @@ fn what_is_open_is_not_replaced() {
     }
 }
 
-/// The model is in its place: that the disk cannot say so of its name is told, and is no
-/// failure; what it needs is there.
+/// After the rename, the model and its side file are in place: that the folder could not be
+/// flushed to disk is reported, and is no failure.
 #[test]
 fn what_fails_after_the_rename_is_no_failure_to_write() {
     use std::os::unix::fs::PermissionsExt;
@@ -467,12 +468,12 @@ fn what_fails_after_the_rename_is_no_failure_to_write() {
     let allow = |path: &Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
-    // Who may not read a folder cannot have it reach the disk.
+    // A process that may not read a folder cannot flush it to disk.
     allow(folder.path(), 0o755);
     allow(&models, 0o333);
     let mut command = std::process::Command::new(&binary);
     command.args(["in", "out"]).current_dir(&models);
-    // A user who may do everything is nobody here.
+    // The superuser may read every folder: the tool runs as nobody.
     let is_root = fs::read_dir(&models).is_ok();
     if is_root {
         command.uid(NOBODY).gid(NOBODY);
@@ -485,7 +486,7 @@ fn what_fails_after_the_rename_is_no_failure_to_write() {
     assert!(models.join("out").exists() && models.join("out.data").exists());
 }
 
-/// A file that is written to while it is read: nothing is made of it.
+/// A file that is written to while it is read is noticed, so that nothing is made of it.
 #[test]
 fn a_file_that_changes_while_it_is_read_is_no_model_any_more() {
     use acb_fuse::onnx::map::MappedFile;
@@ -527,13 +528,13 @@ fn a_file_that_changes_while_it_is_read_is_no_model_any_more() {
     }
 }
 
-/// The same through the tool: a model that is written to while it is verified, and a target
-/// that somebody else makes meanwhile.
+/// The same through the tool: a model or side file that is written to while it is verified, and
+/// a target that somebody else creates meanwhile.
 #[test]
 fn what_changes_meanwhile_is_neither_read_on_nor_replaced() {
     use acb_fuse::{Endpoint, Options, Progress, convert};
     use std::sync::Mutex;
-    /// What changes when both models begin to run.
+    /// The file that changes when both models begin to run.
     static SPOILED: Mutex<Option<std::path::PathBuf>> = Mutex::new(None);
     for (spoiled, said) in
         [("in", "in: it changed"), ("out", "out: it changed"), ("w", "w: it changed")]

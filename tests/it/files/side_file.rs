@@ -1,4 +1,4 @@
-//! What a new side file holds: each byte that tensors name once, however many do.
+//! A new side file holds each byte that tensors refer to once, however many tensors do.
 
 use std::fs;
 use std::path::Path;
@@ -14,10 +14,11 @@ use crate::support::counts::decoded;
 use crate::support::text;
 use crate::support::tool::converted;
 
-/// Location, offset and length, as a tensor names them.
+/// Location, offset and length, as a tensor gives them.
 type Named = (&'static str, Option<&'static str>, Option<&'static str>);
 
-/// What tensors name of `w.data`, which has 200,000 bytes, and the size of the new side file.
+/// The parts of `w.data`, of 200,000 bytes, that tensors refer to, and the size of the new side
+/// file in bytes.
 const NAMED: &[(&str, &[Named], usize)] = &[
     ("one", &[("w.data", Some("100"), Some("5000"))], 5000),
     ("the same", &[("w.data", Some("0"), Some("150000")); 4], 150_000),
@@ -30,13 +31,13 @@ const NAMED: &[(&str, &[Named], usize)] = &[
         ],
         200_000,
     ),
-    // The second begins where the first ends, at a multiple of 64.
+    // The second begins where the first ends, and is put at the next multiple of 64.
     (
         "side by side",
         &[("w.data", Some("0"), Some("1000")), ("w.data", Some("1000"), Some("1000"))],
         2024,
     ),
-    // Old bytes 8 to 10,000, at the same distance from a multiple of 64.
+    // The old bytes 8 to 10,000, at the same distance from a multiple of 64.
     (
         "overlapping",
         &[
@@ -68,7 +69,7 @@ fn external(name: String, (location, offset, length): Named) -> TensorProto {
     }
 }
 
-/// The data of the tensors that are called `kept…`.
+/// Returns the data of the tensors whose names begin with `kept`.
 fn kept(path: &Path) -> Vec<Vec<u8>> {
     let storage = Storage::in_folder(path.parent().unwrap(), Links::Confined);
     let graph = decoded(path).graph.unwrap();

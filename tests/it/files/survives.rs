@@ -1,5 +1,5 @@
-//! Fields that nobody knows survive, read back by another protobuf implementation; what
-//! else does is in `invariants`.
+//! Fields that the schema does not know survive, read back by another protobuf implementation;
+//! what else survives is tested in `invariants`.
 use std::collections::HashSet;
 use std::fs;
 
@@ -54,7 +54,7 @@ fn unknown_fields_docs_metadata_and_order_survive() {
     assert_eq!((new.doc_string, new.metadata_props), (old.doc_string, old.metadata_props));
     assert_eq!((&new_graph.input, &new_graph.output), (&old_graph.input, &old_graph.output));
 
-    // What is left of the old is the old, field for field, in the old order.
+    // Nodes and tensors that are kept are the same, field for field, in the old order.
     let kept = |fused: &str| !fused.contains(".fused");
     let left: Vec<_> = new_graph.node.iter().filter(|node| kept(&node.name)).collect();
     let names: HashSet<&str> = left.iter().map(|node| node.output[0].as_str()).collect();

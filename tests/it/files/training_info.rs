@@ -1,4 +1,4 @@
-//! Models that say how they are trained: by graphs that know tensors of the model by their names.
+//! Models with training information, whose graphs refer to tensors of the model by name.
 
 use std::fs;
 
@@ -24,8 +24,8 @@ fn entry(key: &str, value: &str) -> StringStringEntryProto {
     StringStringEntryProto { key: Some(key.to_owned()), value: Some(value.to_owned()) }
 }
 
-/// Reads what a block makes on the way, and sets one of its weights; a weight of its own lies
-/// in `state.data`.
+/// Returns training information that reads a tensor made inside a block and sets one of its
+/// weights; a weight of its own lies in `state.data`.
 fn trained() -> TrainingInfoProto {
     let state = TensorProto {
         name: Some("state".to_owned()),
@@ -47,8 +47,8 @@ fn trained() -> TrainingInfoProto {
     }
 }
 
-/// A model that says nothing of its training there is folded; another is written as it is, with
-/// all its side files.
+/// A model with no training information, or an empty one, is folded; another one is written as
+/// it is, with all its side files.
 #[test]
 fn what_is_known_by_name_to_what_trains_it_stays() {
     let reason = "the model has training information (`training_info`), which names weights and \
@@ -73,7 +73,7 @@ fn what_is_known_by_name_to_what_trains_it_stays() {
         assert_eq!((report.blocks.is_empty(), is_same), (stays, stays), "{case}");
         assert_eq!(to.path().join("state.data").exists(), stays, "{case}");
         let told = report.near_misses.iter().filter(|miss| miss.reason == reason).count();
-        // The block around the norm, and the norm itself.
+        // The block before the norm, and the norm itself.
         assert_eq!(told > 1, stays, "{case}: {:?}", report.near_misses);
         let equalization = report.equalization.unwrap().reason;
         assert_eq!(equalization.as_deref() == Some(reason), stays, "{case}");

@@ -1,5 +1,5 @@
-//! Nodes that are not in order, as converters to float16 write them: they are read, sorted in
-//! a file that changes, and left as they are in one that does not.
+//! Nodes out of order, as converters to float16 write them: they are read, sorted in a file that
+//! changes, and left as they are in one that does not.
 use std::fs;
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use crate::support::counts::decoded;
 use crate::support::fixtures::data;
 use crate::support::tool::{converted, fused, looked, options};
 
-/// Nodes in an order that no engine runs.
+/// Returns the model with its nodes in an order that no engine runs.
 fn reversed(mut model: ModelProto) -> ModelProto {
     fn reverse(nodes: &mut [NodeProto]) {
         nodes.reverse();
@@ -32,7 +32,7 @@ fn reversed(mut model: ModelProto) -> ModelProto {
     model
 }
 
-/// Every node in a model, and how many there are.
+/// Returns every node in a model, bodies included, each encoded and without its bodies.
 fn all_nodes(model: &ModelProto) -> Vec<Vec<u8>> {
     fn add(graph: &GraphProto, found: &mut Vec<Vec<u8>>) {
         for node in &graph.node {
@@ -72,7 +72,7 @@ fn nodes_in_any_order_are_read_and_written_in_one() {
         assert_eq!(look.blocks.len(), of_sorted.blocks.len(), "{model}");
         let [one, other] = ["a", "b"].map(|name| decoded(&at(name)));
         assert_eq!(all_nodes(&one), all_nodes(&other), "{model}");
-        // Sorted: what reads it takes it.
+        // The nodes are sorted: what reads the file accepts it.
         let bytes = Bytes::from(fs::read(at("b")).unwrap());
         let new = Model::index(bytes, Storage::default()).unwrap();
         Graph::read_all(&new).unwrap();
@@ -87,7 +87,7 @@ fn nodes_in_any_order_are_read_and_written_in_one() {
     }
 }
 
-/// Entries are moved byte for byte; where nodes stand in one order, nothing moves.
+/// Sorting moves entries byte for byte, and nothing if the nodes are in order already.
 #[test]
 fn sorting_moves_entries_and_changes_none() {
     let model = decoded(Path::new("fixtures/networks/cifar_quick/plain.onnx"));
@@ -95,7 +95,7 @@ fn sorting_moves_entries_and_changes_none() {
         Model::index(model.encode_to_vec().into(), Storage::default()).unwrap()
     };
     assert!(sorted(&index(&model)).unwrap().is_none());
-    // Only what is read too early moves, right before its first reader.
+    // Only a node that is read too early moves, right before its first reader.
     let mut late = model.clone();
     let nodes = &mut late.graph.as_mut().unwrap().node;
     let first = nodes.remove(0);
@@ -110,7 +110,7 @@ fn what_does_not_change_stays_in_its_order() {
     let [path, out] = ["in.onnx", "out.onnx"].map(|name| folder.path().join(name));
     let mixed = reversed(decoded(Path::new("fixtures/networks/cifar_quick/plain.onnx")));
     fs::write(&path, mixed.encode_to_vec()).unwrap();
-    // What a report tells of it needs no order either.
+    // A report with details needs no order either.
     for details in [false, true] {
         let report = converted(&path, &out, &options(|options| options.details = details));
         assert!(report.is_unchanged());
@@ -119,8 +119,8 @@ fn what_does_not_change_stays_in_its_order() {
     }
 }
 
-/// In a body, a name of the graph around it is read from there until a node of the body makes
-/// one of that name: to move that node would change what is read.
+/// A body reads a name from the graph around it until one of the body's own nodes makes a tensor
+/// of that name: to move that node would change what is read.
 #[test]
 fn what_hides_a_name_does_not_move() {
     let model = decoded(Path::new(&cases::model("body_hides_weight")));

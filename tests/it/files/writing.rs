@@ -1,4 +1,4 @@
-//! What is on the disk: the old state or the new one, never a part, and nothing else.
+//! Files on disk are in the old state or in the new one, never between, and no others are left.
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,14 +16,14 @@ use crate::support::fixtures;
 use crate::support::tool::tool;
 
 const NETWORK: &str = "fixtures/networks/resnet18/torchscript_kept_static.onnx";
-/// Its weights lie in a side file.
+/// A model whose weights lie in a side file.
 const BESIDE: &str = "fixtures/networks/resnet18/dynamo_kept_static.onnx";
 
 fn run(arguments: &[&Path]) -> Output {
     tool().args(arguments).output().unwrap()
 }
 
-/// Names and contents of the files in a folder, temporary ones left out or counted too.
+/// Returns the files in a folder by name, with or without temporary ones.
 fn files(folder: &Path, with_temporary: bool) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     let named = entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.path()));
@@ -39,7 +39,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// A model in a folder of its own, with its side file `model.onnx.data` if it has one.
+/// Copies a model into a folder of its own, with its side file, if any, as `model.onnx.data`.
 fn copied(model: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
@@ -53,7 +53,7 @@ fn copied(model: &str) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-/// `model` as `to`, with its weights in the side file `location`.
+/// Writes `model` to `to`, with the side file of its weights called `location`.
 fn renamed_side_file(model: &Path, to: &Path, location: &str) {
     let mut model = counts::decoded(model);
     for tensor in &mut model.graph.as_mut().unwrap().initializer {
@@ -64,8 +64,8 @@ fn renamed_side_file(model: &Path, to: &Path, location: &str) {
     fs::write(to, model.encode_to_vec()).unwrap();
 }
 
-/// Killed at any moment, the target is what it was or what it is to be, and so is its
-/// side file; what a run leaves behind does not disturb the next.
+/// After a kill at any moment, the target and its side file are in the old state or in the new
+/// one, and what the run leaves behind does not disturb the next run.
 #[test]
 fn killed_at_any_moment_there_is_the_old_state_or_the_new_one() {
     for model in [NETWORK, BESIDE] {
@@ -76,7 +76,7 @@ fn killed_at_any_moment_there_is_the_old_state_or_the_new_one() {
         let whole = began.elapsed();
         let new = files(folder.path(), true);
         assert_ne!(old, new);
-        // The side file comes first, and no model names it yet.
+        // The side file is in its place first, when no model names it yet.
         let mut between = new.clone();
         between.insert("model.onnx".into(), old["model.onnx"].clone());
         let (mut unchanged, mut finished) = (0, 0);
@@ -84,7 +84,7 @@ fn killed_at_any_moment_there_is_the_old_state_or_the_new_one() {
             let (folder, path) = copied(model);
             let mut child = started(&path);
             thread::sleep(whole * step / 30);
-            // However slow the machine is now, some come to their end.
+            // However slow the machine is now, some runs come to their end.
             if step < 38 {
                 child.kill().unwrap();
             }
@@ -101,14 +101,14 @@ fn killed_at_any_moment_there_is_the_old_state_or_the_new_one() {
     }
 }
 
-/// The tool on its way to replace the model at `path`.
+/// Starts the tool to replace the model at `path`.
 fn started(path: &Path) -> Child {
     let mut tool = tool();
     tool.args([path, path]).stdout(Stdio::null()).stderr(Stdio::null());
     tool.spawn().unwrap()
 }
 
-/// Told to end, it takes its temporary files away.
+/// When told to end, the tool removes its temporary files.
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_leaves_nothing() {
@@ -129,13 +129,13 @@ fn an_interrupted_run_leaves_nothing() {
     assert!(interrupted > 0);
 }
 
-/// A disk that is full: here a limit on the size of files, which a process may have.
+/// A full disk: here a limit on the size of files that a process may write.
 #[cfg(unix)]
 #[test]
 fn a_write_that_fails_leaves_the_old_file() {
     let (folder, path) = copied(NETWORK);
     let old = files(folder.path(), true);
-    // Blocks of 512 bytes; without the trap the signal would end the process.
+    // `ulimit -f` counts blocks of 512 bytes; without the trap the signal would end the process.
     let script = "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\"";
     let output = Command::new("sh")
         .args(["-c", script])
@@ -148,7 +148,7 @@ fn a_write_that_fails_leaves_the_old_file() {
     assert_eq!(files(folder.path(), true), old);
 }
 
-/// Targets that no file can be put in the place of, what is said, and the exit code.
+/// Each row: a target that no file can replace, the exit code, and what is said.
 #[cfg(unix)]
 #[test]
 fn targets_that_cannot_be_written_stay_as_they_are() {
@@ -218,7 +218,7 @@ fn who_could_read_the_old_file_can_read_the_new_one() {
     }
 }
 
-/// A link is replaced by the file; what it leads to, perhaps in a cache, stays.
+/// A link is replaced by the file; what the link leads to, perhaps in a cache, stays.
 #[cfg(unix)]
 #[test]
 fn a_target_that_is_a_link_is_replaced_itself() {
@@ -234,7 +234,7 @@ fn a_target_that_is_a_link_is_replaced_itself() {
     }
 }
 
-/// A model that changes gets a side file of its own; no older one is touched.
+/// A model that changes gets a new side file; no older one is touched.
 #[test]
 fn side_files_are_new_and_never_replace_others() {
     let (folder, path) = copied(BESIDE);
@@ -243,13 +243,13 @@ fn side_files_are_new_and_never_replace_others() {
     let once = files(folder.path(), true);
     assert!(once.keys().eq(["model.onnx", "model.onnx.2.data", "model.onnx.data"]));
     assert_eq!(once["model.onnx.data"], old["model.onnx.data"]);
-    // The new model needs the new side file alone.
+    // The new model needs only the new side file.
     fs::remove_file(folder.path().join("model.onnx.data")).unwrap();
     let (inputs, expected) =
         (fixtures::data(Path::new(BESIDE), "input"), fixtures::data(Path::new(BESIDE), "output"));
     let found = engine::run(&path, folder.path(), &inputs).unwrap();
     assert!(acb_fuse::verify::compare::relative_error(&expected[0], &found[0]) < 1e-5);
-    // And the same again, from the old files, finds its place taken by itself.
+    // The same again from the old files: the side file finds its place taken by itself.
     for (name, content) in &old {
         fs::write(folder.path().join(name), content).unwrap();
     }
@@ -257,7 +257,7 @@ fn side_files_are_new_and_never_replace_others() {
     assert_eq!(files(folder.path(), true), once);
 }
 
-/// Side files of models that do not change, too, never replace another file.
+/// The side files of a model that does not change never replace another file either.
 #[test]
 fn a_side_file_is_not_copied_over_another_one() {
     let (folder, path) = copied(BESIDE);
@@ -273,7 +273,8 @@ fn a_side_file_is_not_copied_over_another_one() {
     drop(folder);
 }
 
-/// A location, what lies there, whether it is read as it is, and with `--follow-links`.
+/// Each row: a case, the location, what is put there, and whether it is read without and with
+/// `--follow-links`.
 #[cfg(unix)]
 #[test]
 fn side_files_are_confined_to_the_models_folder() {
@@ -418,7 +419,7 @@ fn side_files_are_confined_to_the_models_folder() {
     }
 }
 
-/// A model whose weights lie in a side file cannot say where through a pipe.
+/// A model that comes through a pipe cannot say where its side file lies.
 #[test]
 fn side_files_do_not_go_through_pipes() {
     let from = |path: &str| Stdio::from(fs::File::open(path).unwrap());
@@ -428,7 +429,7 @@ fn side_files_do_not_go_through_pipes() {
     let out = tool().args([BESIDE, "-"]).output().unwrap();
     assert_eq!((out.status.code(), out.stdout.len()), (Some(8), 0));
     assert!(stderr(&out).contains("cannot go through a pipe"), "{}", stderr(&out));
-    // What the attempt took is in the report.
+    // The report holds what the attempt took.
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().join("report.json");
     let out = tool().args([BESIDE, "-", "--report"]).arg(&report).output().unwrap();
@@ -438,7 +439,7 @@ fn side_files_do_not_go_through_pipes() {
     let bytes = acb_fuse::fuse(&fs::read(BESIDE).unwrap(), &acb_fuse::Options::default());
     let error = bytes.unwrap_err().to_string();
     assert!(error.contains("a model in bytes has none beside it"), "{error}");
-    // Standard output that nobody can write to.
+    // Standard output to which nothing can be written.
     let full = fs::OpenOptions::new().write(true).open("/dev/full");
     if let Ok(full) = full {
         let output = tool().args([NETWORK, "-"]).stdout(full).output().unwrap();
@@ -446,7 +447,7 @@ fn side_files_do_not_go_through_pipes() {
     }
 }
 
-/// Tensors of one model that lie at one place stay at one place.
+/// Tensors of one model that share a place in a side file still share one afterwards.
 #[test]
 fn shared_places_stay_shared() {
     let (folder, path) = copied(BESIDE);

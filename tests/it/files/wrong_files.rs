@@ -1,6 +1,6 @@
-//! Models of which a wrong file was written once, or that are of that kind: what is made of
-//! them computes what ONNX Runtime makes of them as they are, verified or not; and a look, a
-//! check and a conversion decide alike.
+//! Models of which a wrong file was written once, or which are of that kind: the new file must
+//! compute what ONNX Runtime computes of the original, verified or not; and a look, a check and
+//! a conversion must decide alike.
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::support::engine::run;
 use crate::support::fixtures::data;
 use crate::support::tool::{converted, fused, looked, options, tool};
 
-/// Case, how many blocks are fused, and what is said of what is left alone.
+/// The case, the number of blocks that are fused, and what is said of what is left alone.
 const CASES: &[(&str, usize, &str)] = &[
     ("batch_of_none", 1, ""),
     (
@@ -97,7 +97,8 @@ fn reasons(report: &Report) -> BTreeSet<String> {
     report.near_misses.iter().map(|miss| format!("{}: {}", miss.node, miss.reason)).collect()
 }
 
-/// Numbers of one rounding differ by the last bits of a sum of some dozens.
+/// Returns the error that is allowed: numbers that are rounded once differ by the last bits of a
+/// sum of some dozens.
 fn allowed(model: &Path) -> f64 {
     match DataType::try_from(output_type(model)) {
         Ok(DataType::Float16) => 2e-3,
@@ -124,7 +125,7 @@ fn the_new_file_computes_what_the_old_one_did() {
             assert_eq!(is_same, blocks == 0, "{case}");
             for set in [model.clone(), model.with_file_name("second").join("model.onnx")] {
                 let (inputs, expected) = (data(&set, "input"), data(&set, "output"));
-                // What stayed as it was is compared already; and tract does not know all of it.
+                // An unchanged file is compared already, and tract does not know all of them.
                 if blocks == 0 || inputs.is_empty() {
                     continue;
                 }
@@ -154,7 +155,7 @@ fn a_look_a_check_and_a_conversion_end_alike() {
             (&[model][..], 0),
             (&[model, "--check"], fusable),
             (&[model, output], 0),
-            // What was converted is done with.
+            // In a converted file, nothing is left to fuse.
             (&[output, "--check"], 0),
             (&[model, output, "--no-verify"], 0),
         ] {
@@ -163,9 +164,9 @@ fn a_look_a_check_and_a_conversion_end_alike() {
     }
 }
 
-/// A Slice that is new in operator set 10 is described, with names of its own for sizes that
-/// are open: ONNX's inference gives it those of what it cuts, and ONNX Runtime puts tensors
-/// of "equal" size into one place.
+/// The sizes of a Slice that is new in operator set 10 are declared, the open ones under names of
+/// their own: ONNX's inference would give it the names of the sliced tensor's sizes, and ONNX
+/// Runtime puts tensors of "equal" size into one place.
 #[test]
 fn new_slices_of_opset_10_have_sizes_of_their_own() {
     {

@@ -15,13 +15,13 @@ use crate::support::fixtures::{data, models};
 use crate::support::results;
 use crate::support::tool::fused;
 
-/// Of the largest output: what float32 makes of a sum of a few hundred products.
+/// Relative to the largest output: what float32 makes of a sum of a few hundred products.
 const LIMIT: f64 = 1e-6;
 
-/// Of ScatterND, ONNX tests nothing that fills a border.
+/// ONNX's tests of ScatterND fill no border.
 const NEVER_FOLDED: [&str; 1] = ["ScatterND"];
 
-/// A model of the group, and what it was written as.
+/// A model of the group, and the file that it is converted to.
 struct Converted<'a> {
     model: &'a Path,
     output: &'a Path,
@@ -40,7 +40,7 @@ impl Converted<'_> {
         !places(self.model).is_empty()
     }
 
-    /// The operator that it is a test of.
+    /// Returns the operator that the model tests.
     fn operator(&self) -> String {
         let nodes = decoded(self.model).graph.unwrap().node;
         let is_embedded = self.is_embedded();
@@ -52,7 +52,8 @@ impl Converted<'_> {
         fs::read(self.model).unwrap() == fs::read(self.output).unwrap()
     }
 
-    /// Holds the outputs to those that ONNX's test expects; whether tract could run it.
+    /// Checks the outputs against those that ONNX's test expects; returns whether tract could run
+    /// the model.
     fn is_right(&self) -> bool {
         let (inputs, expected) = (data(self.model, "input"), data(self.model, "output"));
         let beside = self.model.parent().unwrap();
@@ -66,7 +67,7 @@ impl Converted<'_> {
         match (before, after) {
             (Err(_), Err(_)) => false,
             (before, Ok(after)) => {
-                // A sum that cancels is rounded more; then it is in the original too.
+                // A sum that cancels is rounded more; then that error is in the original too.
                 let rounding = before.unwrap_or(0.0);
                 assert!(rounding <= 4.0 * LIMIT, "{:?}: tract is off by {rounding:e}", self.model);
                 assert!(after <= LIMIT.max(rounding), "{:?}: {rounding:e}, {after:e}", self.model);
@@ -77,7 +78,7 @@ impl Converted<'_> {
     }
 }
 
-/// What was found of the tests of one operator.
+/// Counts over the tests of one operator.
 #[derive(Default)]
 struct OperatorCounts {
     cases: BTreeSet<String>,
@@ -138,7 +139,8 @@ fn name(part: Option<&OsStr>) -> String {
     part.unwrap().to_str().unwrap().to_owned()
 }
 
-/// The place in which a node of the case stands; none if it is one of those around it.
+/// Returns the place in which a node of the case stands, or `None` if the node belongs to the
+/// graph around the case.
 fn place(node: &str) -> Option<&str> {
     node.split_once("/case/").map(|(place, _)| place)
 }
@@ -148,7 +150,7 @@ fn places(model: &Path) -> BTreeSet<String> {
     nodes.iter().filter_map(|node| place(node.name()).map(str::to_owned)).collect()
 }
 
-/// In which places the case's nodes went into another node, and in which not.
+/// Returns a line with the places in which the case's nodes were folded, and those in which not.
 fn fate(found: &Converted) -> String {
     let (before, left) = (places(found.model), places(found.output));
     let list = |places: Vec<&str>| if places.is_empty() { "-".into() } else { places.join(" ") };
@@ -158,9 +160,9 @@ fn fate(found: &Converted) -> String {
     format!("{}: {folded} | {stayed}\n", file.display())
 }
 
-/// As they are, the tests come out byte for byte; embedded, with the outputs that ONNX
-/// expects, however much is folded. `UPDATE_EXPECT=1 cargo test` writes anew where each
-/// node is.
+/// As they are, the tests come out byte for byte; embedded, they have the outputs that ONNX
+/// expects, however much is folded. `UPDATE_EXPECT=1 cargo test` updates the list of the places
+/// in which each node was folded.
 #[test]
 fn onnx_tests_keep_their_meaning() {
     let folder = tempfile::tempdir().unwrap();

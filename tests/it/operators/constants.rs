@@ -1,5 +1,5 @@
-//! Constants that a model computes for itself are what ONNX Runtime, or ONNX's reference,
-//! computes of them, in every type; or they are not constant.
+//! Constants that a model computes itself have the values that ONNX Runtime, or ONNX's reference,
+//! computes for them, in every type; or they are not taken as constant.
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
@@ -15,8 +15,8 @@ use acb_fuse::onnx::tensor;
 use expect_test::expect_file;
 use prost::Message;
 
-/// What floats may differ by, relative to the largest of a tensor: the functions of two
-/// implementations agree to a few last bits. In 16 bits, each node is rounded once, by both.
+/// Returns by how much floats may differ, relative to the largest of a tensor: the functions of
+/// two implementations agree to a few last bits. In 16 bits, both round each node once.
 fn allowed(float: Float) -> f64 {
     match float {
         Float::F16 | Float::Bf16 => 0.0,
@@ -25,8 +25,8 @@ fn allowed(float: Float) -> f64 {
     }
 }
 
-/// Which operators count as constant in which types stands in `constants.txt`.
-/// `UPDATE_EXPECT=1 cargo test` writes it anew.
+/// `constants.txt` lists in which types each operator counts as constant;
+/// `UPDATE_EXPECT=1 cargo test` updates it.
 #[test]
 fn constants_are_computed_in_their_type() {
     let mut rows: BTreeMap<String, Vec<&str>> = BTreeMap::new();

@@ -11,7 +11,7 @@ use prost::Message;
 use crate::support::engine::source;
 use crate::support::text;
 
-/// Each makes the sum of 4096 ones: what reads them, and the kernel of ones.
+/// Nodes that sum 4096 ones, with the shapes of their input and of the kernel, both of ones.
 const SUMS: &[(&str, &[usize], &[usize])] = &[
     ("Conv (x, k)", &[1, 4096, 1, 1], &[1, 4096, 1, 1]),
     ("Conv <pads = [1, 1, 1, 1]> (x, k)", &[1, 4096, 1, 1], &[1, 4096, 3, 3]),
@@ -21,7 +21,7 @@ const SUMS: &[(&str, &[usize], &[usize])] = &[
     ("MatMul (x, k)", &[1, 2, 4096], &[4096, 3]),
 ];
 
-/// Rounded step by step it were 2048, to which float16 cannot add 1.
+/// Rounded at each step, the sum would stop at 2048, to which float16 cannot add 1.
 #[test]
 fn sums_are_rounded_once() {
     for (node, input, kernel) in SUMS {

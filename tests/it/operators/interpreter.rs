@@ -1,5 +1,5 @@
-//! The interpreter that judges mutants and cases is judged itself: by ONNX's own tests, and by
-//! what its reference and frameworks computed of small fixtures.
+//! Checks the interpreter that judges mutants and cases: against ONNX's own tests, and against
+//! what ONNX's reference and frameworks computed for small fixtures.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use crate::support::engine::at_inference;
 use crate::support::fixtures::{data, models};
 use crate::support::naive::{self, Stop};
 
-/// Files of each group that it agrees with.
+/// The number of files in each group with which the interpreter agrees.
 const COMPARED: [(&str, usize); 2] = [("blocks", 173), ("conformance", 704)];
 
-/// What it does not know of these groups, and in how many files that stands.
+/// What the interpreter does not know in these groups, each with the number of files it is in.
 const UNKNOWN: [(&str, usize); 4] = [
     ("QuantizeLinear", 1),
     ("a ConvTranspose of a given size", 9),

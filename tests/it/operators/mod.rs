@@ -1,4 +1,4 @@
-//! What each operator means, by ONNX's own tests and by ONNX Runtime's outputs.
+//! Tests of what each operator means, against ONNX's own tests and ONNX Runtime's outputs.
 
 mod conformance;
 mod constants;

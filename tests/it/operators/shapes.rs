@@ -1,6 +1,6 @@
-//! Every shape rule, held to the shapes that ONNX's own tests have and that ONNX Runtime
-//! gives (`fixtures/export/shapes.py`): whatever a rule says is right, however little it is
-//! told. What it says is counted, so that a rule that is lost shows.
+//! Checks every shape rule against the shapes in ONNX's own tests and those that ONNX Runtime
+//! gives (`fixtures/export/shapes.py`): whatever a rule says must be right, however little it is
+//! told. What rules say is counted, so that the loss of a rule shows.
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
@@ -24,7 +24,7 @@ use acb_fuse::onnx::tensor;
 use expect_test::expect_file;
 use prost::Message;
 
-/// A model, and what is true of its tensors.
+/// A model, and the true shapes and values of its tensors.
 struct Case {
     name: String,
     proto: ModelProto,
@@ -33,8 +33,8 @@ struct Case {
 
 #[derive(Default)]
 struct Truth {
-    /// `None` where ONNX infers another size than what ONNX Runtime gives: there, no rule
-    /// may say anything.
+    /// A size is `None` if ONNX infers another one than ONNX Runtime gives: no rule may say
+    /// anything there.
     dims: BTreeMap<String, Dims>,
     integers: BTreeMap<String, Vec<i64>>,
     factors: BTreeMap<String, Vec<f32>>,
@@ -89,10 +89,11 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// How much a rule is told: whether it hears of axis `axis` of operand `input`.
+/// Returns whether a rule is told the size of axis, or the integer, `axis` of operand `input`.
 type Told = fn(usize, usize) -> bool;
 
-/// Of operands; of every other size and integer; of ranks alone, and single integers.
+/// How much rules are told: everything about operands; their sizes alone; every other size and
+/// integer; their ranks and integers alone.
 const TOLD: [(&str, Told, Told); 4] = [
     ("all", |_, _| true, |_, _| true),
     ("sizes", |_, _| true, |_, _| false),
@@ -104,13 +105,13 @@ const TOLD: [(&str, Told, Told); 4] = [
     ("ranks", |_, _| false, |_, _| true),
 ];
 
-/// What a rule is told of one node's operands.
+/// What a rule is told about the operands of one node.
 struct Supposed<'a> {
     node: &'a Node,
     truth: &'a Truth,
     sizes: Told,
     integers: Told,
-    /// Of this one, nothing.
+    /// An operand about which the rule is told nothing.
     hidden: Option<usize>,
 }
 
@@ -142,7 +143,7 @@ impl Operands for Supposed<'_> {
     }
 }
 
-/// The same, with a name for each size of which it is told nothing.
+/// The same, with a name for each size that is not told.
 struct Named<'a>(Supposed<'a>);
 
 impl SymbolicOperands for Named<'_> {
@@ -153,7 +154,7 @@ impl SymbolicOperands for Named<'_> {
         let name = |axis: usize| {
             Extent::SizeOf(NamedSize { tensor, axis: axis.try_into().unwrap(), more: 0 })
         };
-        // What is named is 1 at least.
+        // A size that has a name is at least 1.
         let size = |(axis, (told, truth)): (usize, (Option<i64>, &Option<i64>))| match truth {
             Some(..1) | None => told.map(Extent::Number),
             Some(_) => told.map(Extent::Number).or_else(|| Some(name(axis))),
@@ -177,7 +178,7 @@ impl SymbolicOperands for Named<'_> {
 }
 
 impl Named<'_> {
-    /// What was said, in numbers, and how many of these were names.
+    /// Returns what a rule said, with numbers for names, and how many were names.
     fn in_numbers(&self, graph: &Graph, said: &Extents) -> (Dims, usize) {
         let of = |size: NamedSize| {
             let dims = &self.0.truth.dims[graph.value(size.tensor).name];
@@ -192,7 +193,7 @@ impl Named<'_> {
     }
 }
 
-/// So many of so many.
+/// A share: how many of how many.
 #[derive(Default, Clone, Copy)]
 struct Share(usize, usize);
 
@@ -209,7 +210,7 @@ impl std::fmt::Display for Share {
     }
 }
 
-/// What was said of one operator.
+/// Counts of what the rules said of one operator, by how much they were told.
 #[derive(Default)]
 struct Said {
     nodes: usize,
@@ -217,7 +218,7 @@ struct Said {
     sizes: [Share; TOLD.len()],
     integers: [Share; TOLD.len()],
     demands: [Share; TOLD.len()],
-    /// Sizes and integers that are named by those of operands.
+    /// Sizes and integers that are given by the names of operands' sizes.
     names: [Share; TOLD.len()],
 }
 
@@ -225,7 +226,7 @@ fn indexed(proto: &ModelProto) -> Model {
     Model::index(proto.encode_to_vec().into(), Storage::default()).unwrap()
 }
 
-/// How many are known; all that are agree with the truth.
+/// Returns how many numbers are known; those must agree with the truth.
 fn known(
     said: &[Option<i64>],
     truth: &[Option<i64>],
@@ -333,7 +334,7 @@ fn table(all: &BTreeMap<String, Said>) -> String {
     table
 }
 
-/// How a file may leave the sizes of its inputs open.
+/// A way in which a file may leave the sizes of its inputs open.
 type Opened = fn(&mut Dimension, usize);
 
 const OPENED: [(&str, Opened); 4] = [
@@ -357,8 +358,8 @@ fn opened(proto: &ModelProto, how: Opened) -> ModelProto {
     proto
 }
 
-/// Rules, engine and readers together, on whole graphs whose inputs say this much of their
-/// sizes. Where a rule and the engine disagree, nothing is known.
+/// Rules, engine and readers together, on whole graphs whose inputs declare their sizes in these
+/// ways. Where a rule and the engine disagree, no size is known.
 #[test]
 fn graphs_have_the_sizes_that_onnx_says() {
     let mut failures = Vec::new();
@@ -371,7 +372,7 @@ fn graphs_have_the_sizes_that_onnx_says() {
             let graphs = Graph::read_all(&model).unwrap();
             let constants = Constants::find_all(&graphs, false).unwrap();
             let sizes = Sizes::new(&graphs[0], &constants[0], &given);
-            // What tract says by itself.
+            // What tract infers by itself.
             let (bytes, limits) = (dialect::model(&model).unwrap(), Limits::of_reading());
             let source = Source { bytes, constants: vec![], storage: Storage::default(), limits };
             let inferred = engine::infer(source, &given).unwrap_or_default().shapes;
@@ -381,7 +382,7 @@ fn graphs_have_the_sizes_that_onnx_says() {
                 *tensors += 1;
                 let (ruled, found) = (sizes.by_rules(id), sizes.known(id));
                 *of_known_rank += usize::from(found.is_some());
-                // What is disputed the engine may know better.
+                // Where ONNX and ONNX Runtime disagree, the engine may know better.
                 let found = found.filter(|_| !dims.contains(&None));
                 for said in ruled.iter().chain(&found) {
                     known(said, dims, &mut failures, &what);

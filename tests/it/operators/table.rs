@@ -1,4 +1,4 @@
-//! `docs/operators.md` is written from the table of operators: `UPDATE_EXPECT=1` rewrites it.
+//! Writes `docs/operators.md` from the table of operators: `UPDATE_EXPECT=1` updates it.
 
 use std::fmt::Write;
 

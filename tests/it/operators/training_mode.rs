@@ -1,4 +1,4 @@
-//! Batch norms and dropouts in training mode: which are converted, what is said of it, and
+//! Batch norms and dropouts in training mode: which are converted, what is said of them, and
 //! what the new file computes.
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,13 +43,13 @@ const USED: &str = "its training outputs are used";
 const INLINED: &str = "norm.inlined/BatchNormalization_0";
 const INLINED_2: &str = "norm_2.inlined/BatchNormalization_0";
 
-/// What becomes of one file.
+/// A file, and what is converted of it under one setting.
 struct Row {
     case: &'static str,
     setting: (TrainingMode, &'static str),
     /// Nodes that are converted.
     converted: &'static [&'static str],
-    /// How many blocks are fused.
+    /// The number of blocks that are fused.
     blocks: usize,
     /// Nodes that stay in training mode, and what is said of each.
     stays: &'static [(&'static str, &'static str)],
@@ -65,7 +65,7 @@ const fn row(
     Row { case, setting, converted, blocks, stays }
 }
 
-/// In `wrong_files`.
+/// Cases that lie in `wrong_files`.
 const GIVEN: [&str; 2] = ["norm_of_a_constant", "instance_norm_as_norm"];
 
 const ROWS: &[Row] = &[
@@ -137,7 +137,7 @@ fn indexed(path: &Path) -> Model {
     Model::index(fs::read(path).unwrap().into(), Storage::default()).unwrap()
 }
 
-/// What the engine makes of a model on a case's inputs, every node in its own mode.
+/// Returns what the engine computes of a model for a case's inputs, every node in its own mode.
 fn outputs(path: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
     let model = indexed(path);
     let read = Graph::read_all(&model).unwrap();
@@ -155,7 +155,7 @@ fn outputs(path: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
     Ok(outputs.into_iter().next().unwrap())
 }
 
-/// Holds `found` to what is right of a case, within the rounding of its type.
+/// Compares `found` with the right outputs of a case, within the rounding of its type.
 fn compare(case: &str, what: &str, expected: &[Array], found: &[Array]) {
     let allowed = if case.contains("float16") { 2e-3 } else { 2e-6 };
     assert_eq!(expected.len(), found.len(), "{case}, {what}");
@@ -165,8 +165,8 @@ fn compare(case: &str, what: &str, expected: &[Array], found: &[Array]) {
     }
 }
 
-/// The engine takes a norm in training mode for what it is: its outputs are those of ONNX
-/// Runtime, running statistics included.
+/// The engine runs a norm in training mode as such: its outputs are those of ONNX Runtime,
+/// running statistics included.
 #[test]
 fn what_stays_in_training_mode_is_run_so() {
     let cases = fixtures::models("training_mode").into_iter().chain(GIVEN.map(model_of));
@@ -220,7 +220,7 @@ fn what_is_converted_is_said_and_right() {
         };
         match outputs(&once, &data(&model, "input")) {
             Ok(found) => compare(case, setting, &expected, &found),
-            // Over a dropout that stays a bridge leads, and of what no change reaches nothing is
+            // A dropout that stays is bridged in the run, and what no change reaches is not
             // compared.
             Err(_) => {
                 let is_whole = |run: &Agreement| run.bridged.is_empty() && !run.errors.is_empty();
@@ -237,7 +237,7 @@ fn what_is_converted_is_said_and_right() {
     assert!(cases.iter().map(PathBuf::as_path).all(|case| tried(&case)), "a case has no row");
 }
 
-/// Statistics that a caller may replace are not stored, if that is to count.
+/// Statistics that a caller may override are not taken as constant if overriding is to be kept.
 #[test]
 fn overridable_statistics_stay_if_that_is_asked_for() {
     let options = options(|options| options.keep_overridable = true);
@@ -246,7 +246,7 @@ fn overridable_statistics_stay_if_that_is_asked_for() {
     assert!(report.to_string().contains("a caller may override it"), "{report}");
 }
 
-/// `--check`, `--require-fusion`, and the run of what is random.
+/// `--check`, `--require-fusion`, and `--require-run` for a random model.
 #[test]
 fn exit_codes_count_conversions() {
     let folder = tempfile::tempdir().unwrap();
@@ -281,7 +281,7 @@ fn exit_codes_count_conversions() {
     }
 }
 
-/// Neither the run nor a proof takes a norm in training mode for one at inference.
+/// Neither the run nor a proof mistakes a norm in training mode for one at inference.
 #[test]
 fn a_wrong_mode_is_caught() {
     let folder = tempfile::tempdir().unwrap();
@@ -338,7 +338,7 @@ fn a_wrong_mode_is_caught() {
             };
             prove(&original, &claim, Limits::new(Duration::from_secs(60), 1 << 30))
         };
-        // What is not converted computes in training mode, and is not taken for anything else.
+        // A node that is not converted computes in training mode, and is taken for nothing else.
         let wrong = proved(&trains, false);
         assert!(matches!(wrong, Err(Unproved::Trains(_))), "opset {opset}: {wrong:?}");
         for (old, converts) in [(&trains, true), (&evaluates, false)] {

@@ -1,5 +1,5 @@
-//! However a model is cut into slices, it is the same model, and what waits between slices
-//! counts.
+//! However a model is cut into slices, it computes the same, and tensors that wait between slices
+//! count towards the memory limit.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn body(name: &str, nodes: Vec<NodeProto>, output: &str) -> AttributeProto {
     AttributeProto { name, r#type, g: Some(Box::new(graph)), ..AttributeProto::default() }
 }
 
-/// Inputs `x` of 2 × 3 × 4 × 5, and `unused`.
+/// Builds a model with the inputs `x`, of 2 × 3 × 4 × 5, and `unused`.
 fn model(nodes: Vec<NodeProto>, stored: Vec<TensorProto>, outputs: &[&str]) -> ModelProto {
     let inputs = vec![double_input("x", 4), double_input("unused", 1)];
     write::model(17, inputs, nodes, stored, outputs)
@@ -76,7 +76,7 @@ fn cases() -> Vec<(&'static str, ModelProto)> {
     let relu = |from, to| node("Relu", "", &[from], to, vec![]);
     let constant = |name, tensor| node("Constant", "", &[], name, vec![tensor]);
     let value = |tensor| write::tensor("value", tensor);
-    // The first axis of x, and −1.
+    // A target shape of the first axis of x, and −1.
     let shape = || {
         vec![
             node("Shape", "", &["x"], "shape", vec![]),
@@ -206,7 +206,7 @@ fn cases() -> Vec<(&'static str, ModelProto)> {
     ]
 }
 
-/// However a model is cut, it is the same model, to the last bit.
+/// However a model is cut, it computes the same, to the last bit.
 #[test]
 fn slices_give_what_the_whole_gives() {
     for (case, model) in cases() {
@@ -227,8 +227,8 @@ fn slices_give_what_the_whole_gives() {
     }
 }
 
-/// At each Relu, what it reads and makes lives (2 × 960 bytes), the zero that it compares
-/// with, and the input that nothing reads (16 bytes).
+/// At each Relu, four things are alive: what it reads and what it makes (2 × 960 bytes), the zero
+/// that it compares with, and the input that nothing reads (16 bytes in all).
 #[test]
 fn tensors_between_slices_count() {
     let relu = |from, to| node("Relu", "", &[from], to, vec![]);

@@ -1,5 +1,4 @@
-//! What rounding makes of a model is told from mistakes. How mistakes are caught is in
-//! `mutants`.
+//! The run distinguishes rounding from mistakes. `mutants` tests how mistakes are caught.
 use std::fs;
 
 use acb_fuse::RunOptions;
@@ -17,8 +16,9 @@ use prost::Message;
 
 use crate::support::tool::{converted, options};
 
-/// The difference of two convolutions whose kernels are alike but for a ten-thousandth of
-/// `difference`, so that rounding weighs ten thousand times as much as elsewhere.
+/// Returns a model that subtracts two convolutions whose kernels differ only by 10⁻⁴ of random
+/// weights and, at one place, of `difference`: rounding weighs ten thousand times as much as
+/// elsewhere.
 fn rounding_model(difference: f64) -> Vec<u8> {
     let mut random = Random::new(3);
     let mut kernel = || match random.floats(&[4, 4, 3, 3]) {
@@ -45,7 +45,7 @@ fn rounding_model(difference: f64) -> Vec<u8> {
     model.encode_to_vec()
 }
 
-/// What rounding makes of a model is no failure, and hides none.
+/// Rounding errors are no failure, and hide none.
 #[test]
 fn rounding_is_told_from_mistakes() {
     let mut run_options = RunOptions::default();
@@ -64,7 +64,7 @@ fn rounding_is_told_from_mistakes() {
     assert!(is_in_pieces, "{right:?}");
     let wrong = run(&old, &fused(1.5), &run_options, Limits::of_reading()).unwrap();
     assert!(matches!(wrong, Outcome::Differs { .. }), "{wrong:?}");
-    // Whoever names a tolerance means it.
+    // A tolerance that the user gives holds for rounding errors, too.
     let mut strict = run_options;
     strict.tolerance = Some(1e-4);
     let refused = run(&old, &fused(0.5), &strict, Limits::of_reading()).unwrap();

@@ -37,8 +37,8 @@ use super::mutants::with_model;
 use crate::support::text;
 use crate::support::tool::{converted, options};
 
-/// Two kernels, and what stands between them: of `a`, which the first makes, to `b`, which the
-/// second reads.
+/// Returns a model of two convolutions with `nodes` between them, which compute `b`, the input of
+/// the second, from `a`, the output of the first.
 fn between(nodes: &str) -> ModelProto {
     let text = format!(
         r#"<ir_version: 8, opset_import: ["" : 17]>
@@ -60,7 +60,7 @@ fn indexed(model: &ModelProto) -> Model {
     Model::index(model.encode_to_vec().into(), Storage::default()).unwrap()
 }
 
-/// The classes of a model's channels, and how it runs.
+/// Runs `check` on a model and the classes of its channels.
 fn with_classes<T>(model: &ModelProto, check: impl FnOnce(&Reader, ChannelClasses) -> T) -> T {
     with_model(model.encode_to_vec(), |reader, _| {
         let (graph, constants) = (reader.graph, reader.constants);
@@ -77,7 +77,7 @@ fn classes_of(graph: &Graph, constants: &Constants, shapes: &SeenShapes) -> Chan
     ChannelClasses::of(graph, constants, shapes, &BTreeSet::new()).unwrap()
 }
 
-/// What stands between both kernels, and how many factors are free there.
+/// Nodes between both convolutions, and the number of factors that are free there.
 const BETWEEN: &[(&str, usize)] = &[
     ("b = Relu (a)", 8),
     ("b = LeakyRelu <alpha = 0.1> (a)", 8),
@@ -92,12 +92,12 @@ const BETWEEN: &[(&str, usize)] = &[
     ("c = Cast <to = 1> (a) r = Relu (c) b = Cast <to = 1> (r)", 8),
     ("c = Relu (a) b = Add (a, c)", 8),
     ("p, q = Split <axis = 1> (a) r = Relu (q) b = Concat <axis = 1> (r, p)", 8),
-    // A gate is pinned, what it multiplies is not.
+    // A gate is pinned, but what it multiplies is not.
     (
         "g = GlobalAveragePool (x) h = Sigmoid (g) k = ReduceMean <axes = [1], keepdims = 1> (h) b = Mul (a, k)",
         8,
     ),
-    // Both factors of a product would be squared.
+    // In a product of a tensor with itself, its factors would be squared.
     ("b = Mul (a, a)", 0),
     ("b = Sigmoid (a)", 0),
     ("b = Clip (a, nought, six)", 0),
@@ -118,7 +118,7 @@ fn factors_are_free_where_nodes_pass_them() {
     }
 }
 
-/// Outputs that are the same for all inputs are no measure of what 8 bits leave.
+/// Outputs that are the same for all inputs do not measure what 8 bits leave of them.
 #[test]
 fn outputs_that_do_not_vary_judge_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -142,7 +142,8 @@ fn outputs_that_do_not_vary_judge_nothing() {
     }
 }
 
-/// A weight that two nodes read, one of which is elsewhere, has no factors.
+/// A weight that two nodes read, one of them elsewhere, has no free factors, nor has a tensor that
+/// a body reads.
 #[test]
 fn shared_weights_and_what_bodies_read_are_pinned() {
     for nodes in [
@@ -167,7 +168,7 @@ fn shared_weights_and_what_bodies_read_are_pinned() {
     }
 }
 
-/// Scales and zero points that the file states of a tensor would be of another one.
+/// Scales and zero points that the file states for a tensor would no longer be right for it.
 #[test]
 fn what_is_annotated_is_pinned() {
     for (annotated, free) in [("a", 0), ("first", 0), ("bias", 0), ("x", 8)] {
@@ -182,7 +183,7 @@ fn what_is_annotated_is_pinned() {
     }
 }
 
-/// Random factors, all different, and the pinned one.
+/// Returns random factors, all different; the first, of the pinned class, is 1.
 fn factors(count: usize) -> Vec<f64> {
     let mut random = Random::new(5);
     let mut factors: Vec<f64> =
@@ -203,7 +204,7 @@ fn new_tensors(
     new.collect()
 }
 
-/// The largest difference of the proofs of all nodes that factors touch.
+/// Returns the largest difference in the proofs of all nodes that factors touch.
 fn proof(
     reader: &Reader,
     classes: &ChannelClasses,
@@ -235,7 +236,7 @@ fn right_factors_are_proved() {
     }
 }
 
-/// What a mistaken equalizer makes of the tensors of [`between`] with a Relu.
+/// New tensors, as a right or a mistaken equalizer makes them, by the value they replace.
 type Tensors = BTreeMap<ValueId, FusedWeights>;
 
 fn refactored(
@@ -253,7 +254,7 @@ fn refactored(
     wrong
 }
 
-/// A factor that is forgotten, inverted, of another channel or along another axis.
+/// A factor is forgotten, inverted, taken from another channel, or applied along another axis.
 #[test]
 fn wrong_tensors_are_caught_by_the_proof() {
     with_classes(&between("b = Relu (a)"), |reader, classes| {
@@ -282,7 +283,7 @@ fn wrong_tensors_are_caught_by_the_proof() {
     });
 }
 
-/// Factors that pass a node which does not pass them: a clip, an exponential, one side of a sum.
+/// Factors pass a node through which they cannot pass: a clip, an exponential, one side of a sum.
 #[test]
 fn wrong_classes_are_caught_by_the_proof() {
     for nodes in ["b = Clip (a, nought, six)", "b = Exp (a)", "s = Exp (a) b = Add (a, s)"] {
@@ -301,7 +302,7 @@ fn wrong_classes_are_caught_by_the_proof() {
     }
 }
 
-/// A stored tensor with each slice along an axis times a factor.
+/// Multiplies each slice of a stored tensor along an axis by its factor.
 fn times(model: &mut ModelProto, name: &str, axis: usize, factors: &[f64]) {
     let graph = model.graph.as_mut().unwrap();
     let stored = graph.initializer.iter_mut().find(|stored| stored.name() == name).unwrap();
@@ -312,7 +313,7 @@ fn times(model: &mut ModelProto, name: &str, axis: usize, factors: &[f64]) {
     *stored = tensor::from_floats(name, &values, Float::F32);
 }
 
-/// [`between`] with a Relu, its channels apart by factors of two.
+/// Returns [`between`] with a Relu, whose channels differ by powers of two.
 fn unbalanced() -> ModelProto {
     let mut unbalanced = between("b = Relu (a)");
     let powers: Vec<f64> = (0..8).map(|at| f64::from(at % 4 * 2).exp2()).collect();
@@ -323,8 +324,8 @@ fn unbalanced() -> ModelProto {
     unbalanced
 }
 
-/// What no proof of one node sees, the run does: a factor at an output, on a weight that another
-/// node reads, on what a body reads.
+/// What no proof of a single node sees, the run does: a factor at an output, on a weight that
+/// another node reads, on a tensor that a body reads.
 #[test]
 fn wrong_places_are_caught_by_the_run() {
     let powers: Vec<f64> = (0..8).map(|at| f64::from(at % 4 - 1).exp2()).collect();
@@ -362,9 +363,9 @@ fn wrong_places_are_caught_by_the_run() {
     }
 }
 
-/// Channels that differ by factors of two are found and made equal; with powers of two the
-/// model stays the same bit for bit. What is balanced stays as it is, byte for byte, be it by a
-/// conversion before.
+/// Channels that differ by powers of two are found and made equal; with factors that are powers
+/// of two the outputs stay the same bit for bit. A model that is balanced, be it by an earlier
+/// conversion, stays as it is, byte for byte.
 #[test]
 fn unbalanced_channels_are_balanced() {
     let folder = tempfile::tempdir().unwrap();
@@ -399,7 +400,7 @@ fn unbalanced_channels_are_balanced() {
         assert_eq!(told.before.is_some(), is_given);
         let error = told.run.unwrap().largest_error();
         assert_eq!(error == 0.0, how == Equalize::Exact, "{how:?}: {error}");
-        // Nothing but the three tensors is another.
+        // Nothing but the three tensors changes.
         let (old, new) = (model, ModelProto::decode(written.as_slice()).unwrap());
         let (old, new) = (old.graph.as_ref().unwrap(), new.graph.unwrap());
         assert_eq!((&old.node, &old.input, &old.output), (&new.node, &new.input, &new.output));
@@ -412,8 +413,8 @@ fn unbalanced_channels_are_balanced() {
     }
 }
 
-/// Kernels in Constant nodes get their factors, too, and are initializers then, listed as inputs
-/// where the file's version wants that. The gate rounds them as it does others.
+/// Kernels in Constant nodes get factors, too; they become initializers, listed as inputs where the
+/// file's IR version demands that. The gate rounds them as it does others.
 #[test]
 fn kernels_in_constant_nodes_are_balanced() {
     let folder = tempfile::tempdir().unwrap();
@@ -447,7 +448,7 @@ fn kernels_in_constant_nodes_are_balanced() {
     }
 }
 
-/// Trained networks are equalized once.
+/// Trained networks are equalized once; a second conversion changes nothing.
 #[test]
 fn a_second_conversion_equalizes_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -474,8 +475,8 @@ fn a_second_conversion_equalizes_nothing() {
     }
 }
 
-/// What a model is, its inputs and weights, its nodes, how many factors are free, and why it gets
-/// none.
+/// A description, the inputs and weights of a model, its nodes, the number of free factors, and the
+/// reason why it gets none.
 const CONVERTED: &[(&str, &str, &str, usize, Option<&str>)] = &[
     (
         "a weight that a caller may override",
@@ -514,7 +515,7 @@ const CONVERTED: &[(&str, &str, &str, usize, Option<&str>)] = &[
     ),
 ];
 
-/// What cannot have factors, or whose run says nothing, is no error.
+/// A model that cannot have factors, or whose run says nothing, is no error.
 #[test]
 fn what_has_no_factors_is_converted_without() {
     let folder = tempfile::tempdir().unwrap();
@@ -534,7 +535,7 @@ fn what_has_no_factors_is_converted_without() {
     }
 }
 
-/// What the model says of each tensor, in a field of the schema and in one of a later version.
+/// Adds remarks to each tensor, in `doc_string` and in a field of a later version of the schema.
 fn said_of_each(model: &mut ModelProto) {
     for tensor in &mut model.graph.as_mut().unwrap().initializer {
         tensor.doc_string = Some(format!("said of {}", tensor.name()));
@@ -543,12 +544,12 @@ fn said_of_each(model: &mut ModelProto) {
     }
 }
 
-/// The bytes of a TensorProto's field `number` that is a `text`.
+/// Returns the bytes of a TensorProto's field `number` that holds `text`.
 fn field(number: u8, text: &str) -> Vec<u8> {
     [&[number << 3 | 2, text.len() as u8], text.as_bytes()].concat()
 }
 
-/// With the remarks in a field that the schema does not have.
+/// Moves the remarks on these tensors into a field that the schema does not have.
 fn in_unknown_fields(mut model: Vec<u8>, names: &[&str]) -> Vec<u8> {
     for name in names {
         let [known, unknown] = [12, 15].map(|number| field(number, &format!("said of {name}")));
@@ -558,7 +559,7 @@ fn in_unknown_fields(mut model: Vec<u8>, names: &[&str]) -> Vec<u8> {
     model
 }
 
-/// Data of all initializers moved to `w.data` in the folder.
+/// Moves the data of all initializers to `w.data` in the folder.
 fn in_side_file(model: &ModelProto, folder: &Path) -> ModelProto {
     let (mut model, mut data) = (model.clone(), Vec::new());
     for tensor in &mut model.graph.as_mut().unwrap().initializer {
@@ -579,7 +580,7 @@ fn in_side_file(model: &ModelProto, folder: &Path) -> ModelProto {
     model
 }
 
-/// Only the numbers of a tensor change: what else is said of it stays, wherever it is stored.
+/// Only the numbers of a tensor change: all remarks on it stay, wherever it is stored.
 #[test]
 fn what_is_said_of_a_scaled_tensor_stays() {
     let folder = tempfile::tempdir().unwrap();

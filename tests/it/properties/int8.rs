@@ -1,4 +1,4 @@
-//! What int8 weights leave of outputs, beside what it is by hand.
+//! What int8 weights leave of the outputs, compared with values computed by hand.
 
 use acb_fuse::Which;
 use acb_fuse::engine::{Array, Limits};
@@ -15,8 +15,8 @@ use super::in_constant_nodes;
 use crate::support::text;
 use crate::support::tool::{converted, options};
 
-/// What reads two ones, the kernel that makes 127.4 and 12.7 of them, and how that is stored: rows of
-/// 127 and 0.4, and of 0 and 12.7.
+/// The shape of the input, which is two ones; the kernel, which makes 127.4 and 12.7 of them from
+/// rows of 127 and 0.4, and of 0 and 12.7; and the node that reads it, stored as the node wants.
 const KERNELS: &[(&str, &str, &str)] = &[
     ("float[1,2,1,1]", "float[2,2,1,1] k = {127, 0.4, 0, 12.7}", "Conv (x, k)"),
     ("float[1,2,1,1]", "float[2,2,1,1] k = {127, 0, 0.4, 12.7}", "ConvTranspose (x, k)"),
@@ -25,8 +25,8 @@ const KERNELS: &[(&str, &str, &str)] = &[
     ("float[1,2]", "float[2,2] k = {127, 0, 0.4, 12.7}", "MatMul (x, k)"),
 ];
 
-/// With a step of 1 for all, 0.4 becomes 0 and 12.7 becomes 13; with a step of 0.1 for the second
-/// channel, 12.7 stays.
+/// With a step of 1 for the whole tensor, 0.4 becomes 0 and 12.7 becomes 13; with a step of 0.1
+/// for the second channel, 12.7 stays.
 #[test]
 fn steps_are_those_of_tensors_or_of_output_channels() {
     let signal = 127.4f64.powi(2) + 12.7f64.powi(2);
@@ -54,7 +54,7 @@ fn steps_are_those_of_tensors_or_of_output_channels() {
     }
 }
 
-/// It is told of the new model if it is asked for, and of none that has no kernel.
+/// The figure is reported for the new model if it is asked for, unless the model has no kernel.
 #[test]
 fn it_is_told_if_it_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! What holds of every conversion holds of every fixture and of generated models;
-//! `random_regions` asks the same of random ones.
+//! Properties of every conversion, checked on every fixture and on generated models;
+//! `random_regions` checks them on random ones.
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::support::fixtures::{self, data};
 use crate::support::tool::tool;
 use crate::support::{geometries, parallel};
 
-/// Files of which a property does not hold, and why.
+/// Files for which a property does not hold, that property, and why.
 const EXCEPTIONS: [(&str, &str, &str); 3] = [
     ("cases/ir3_if/", "parameters never grow", "what both branches read is counted in each"),
     (
@@ -35,7 +35,7 @@ fn checked(path: &Path, shapes: Vec<Vec<usize>>) -> Converted {
     converted
 }
 
-/// The tool as a process, from standard input to standard output.
+/// Runs the tool as a process, from standard input to standard output.
 fn piped(path: &Path) -> Vec<u8> {
     let mut child = tool()
         .args(["-", "-", "--no-verify"])
@@ -46,7 +46,7 @@ fn piped(path: &Path) -> Vec<u8> {
         .unwrap();
     let bytes = fs::read(path).unwrap();
     let mut input = child.stdin.take().unwrap();
-    // It reads everything before it writes anything.
+    // The tool reads everything before it writes anything.
     input.write_all(&bytes).unwrap();
     drop(input);
     let result = child.wait_with_output().unwrap();
@@ -55,7 +55,7 @@ fn piped(path: &Path) -> Vec<u8> {
     result.stdout
 }
 
-/// Side files cannot go through a pipe.
+/// Returns whether a model has a side file, which cannot go through a pipe.
 fn has_side_file(path: &Path) -> bool {
     let mut beside = fs::read_dir(path.parent().unwrap()).unwrap();
     let name = path.file_name().unwrap().to_str().unwrap();
@@ -83,7 +83,7 @@ fn properties_hold_of_every_fixture() {
         "{} files, {blocks} blocks proved, none refused; {through_pipes} through a pipe",
         all.len()
     );
-    // Two models have side files, and none else is left out.
+    // Only the two models with side files are left out.
     assert_eq!(through_pipes, all.len() - 2);
     let told = format!("({} files, {blocks} blocks)", all.len());
     let page = "docs/results/mistakes.md";

@@ -1,4 +1,4 @@
-//! What holds of every conversion, and that verification finds what does not hold.
+//! Tests of what holds of every conversion, and that verification finds what does not hold.
 
 mod cut_models;
 mod detects;
@@ -13,7 +13,7 @@ pub mod table;
 use acb_fuse::onnx::proto::ModelProto;
 use acb_fuse::onnx::write;
 
-/// The same model with the weights of its main graph in Constant nodes, as Paddle's exporter
+/// Returns the model with the weights of its main graph in Constant nodes, as Paddle's exporter
 /// writes them.
 pub fn in_constant_nodes(model: &ModelProto) -> ModelProto {
     let mut model = model.clone();

@@ -1,14 +1,14 @@
-//! What the run of whole models says of models that make it hard: steps, cancellation, values
-//! that vary nowhere, sizes that nobody declares, nodes that the engine does not run. And that
-//! it sees mistakes there.
+//! Runs of whole models that are hard to compare: steps, cancellation, values that do not vary,
+//! sizes that nobody declares, nodes that the engine does not run. Mistakes must be seen, too.
 //!
-//! `fixtures/runs/<name>.onnxtxt` (or `.onnx`), with what is said in `<name>.txt` beside it,
-//! each measured number as `#`. `UPDATE_EXPECT=1 cargo test --test it runs` writes these anew.
+//! `fixtures/runs/<name>.onnxtxt` (or `.onnx`) is a model, and `<name>.txt` beside it is what the
+//! run says, each measured number as `#`. `UPDATE_EXPECT=1 cargo test --test it runs` writes these
+//! texts anew.
 //!
 //! ```text
-//! # mutant: 1        by how much of their largest value weights are changed (ten tolerances of
-//! #                  their type if not said); `none` where nothing can be seen
-//! # not run           what ran does not hold every block that changed, or says nothing of it
+//! # mutant: 1        by how much of their largest value the weights are changed (by default, ten
+//! #                  tolerances of their type); `none` if nothing can be seen
+//! # not run           the run does not reach every block that changed, or says nothing of it
 //! ```
 
 use std::fs;
@@ -33,7 +33,7 @@ use crate::support::parallel;
 use crate::support::text;
 use crate::support::tool::{converted, converts, options};
 
-/// A case: its place, its model, and by how much weights of its mutant are off.
+/// A case: its path, its model, its mutant, and whether the run reaches all blocks that changed.
 struct RunCase {
     path: PathBuf,
     model: Vec<u8>,
@@ -41,13 +41,13 @@ struct RunCase {
     runs_all: bool,
 }
 
-/// By how much of their largest value weights of a mutant are off.
+/// By how much of their largest value the weights of a mutant are off.
 #[derive(Debug, Clone, Copy)]
 enum Mutant {
-    /// Ten tolerances of their type.
+    /// By ten tolerances of their type.
     TenTolerances,
     By(f64),
-    /// Nothing can be seen.
+    /// No mutant is tried, as nothing can be seen.
     Unseen,
 }
 
@@ -117,7 +117,7 @@ fn right_results_are_not_refused_and_mutants_are() {
     });
 }
 
-/// Per run, the elements that were fed; a run piece by piece is not among them.
+/// Returns the number of elements that were fed in each run; runs in pieces are not among them.
 fn fed_elements(report: &Report) -> Vec<usize> {
     let Some(Outcome::Agreed(agreement)) = &report.run else { return Vec::new() };
     let elements = |run: &Vec<(String, Vec<usize>)>| {
@@ -126,11 +126,11 @@ fn fed_elements(report: &Report) -> Vec<usize> {
     agreement.shapes.iter().map(elements).collect()
 }
 
-/// Weights of the cases that are drawn anew for each model.
+/// Names of the weights that are drawn anew for each model.
 const DRAWN: &[&str] = &["square", "horizontal", "large", "a_gamma", "a_beta", "a_mean", "a_var"];
 
 /// 40 models of each case with a step, a slope, a cancellation or flat values, which differ in
-/// their weights: no right one is refused.
+/// their weights: no right result is refused.
 #[test]
 fn no_right_result_is_refused_in_500_models() {
     let kinds = ["step_", "slope_", "saturated_", "dead_", "cancelling_"];
@@ -142,7 +142,7 @@ fn no_right_result_is_refused_in_500_models() {
     let models: Vec<ModelProto> = texts
         .flat_map(|said| {
             (0..40).map(move |number| {
-                // Weights follow from their names.
+                // The values of weights follow from their names.
                 let renamed = DRAWN.iter().fold(said.clone(), |said, name| {
                     let words = said.split_inclusive(|c: char| !c.is_alphanumeric() && c != '_');
                     let renamed = words.map(|word| match word.strip_prefix(name) {
@@ -170,8 +170,9 @@ fn no_right_result_is_refused_in_500_models() {
     assert_eq!(refused.iter().filter(|refused| **refused).count(), 0);
 }
 
-/// The new model, with every other number of new kernels of type `float` off by `amount` of the
-/// largest weight of both models' kernels, up and down.
+/// Returns the new model with the numbers of new kernels of type `float` off by `amount` of the
+/// largest weight of both models' kernels: in turn up, not at all, and down. In bodies, all
+/// kernels of the type are off, and only up.
 fn off_by(amount: f64, float: Float, old: &ModelProto, new: &ModelProto) -> ModelProto {
     let stored = |model: &ModelProto| model.graph.as_ref().unwrap().initializer.clone();
     let is_kernel =
@@ -208,7 +209,7 @@ fn off_by(amount: f64, float: Float, old: &ModelProto, new: &ModelProto) -> Mode
     wrong
 }
 
-/// With `#` for measured numbers.
+/// Returns a line with `#` for each measured number.
 fn masked(line: &str) -> String {
     let is_measured = |word: &str| {
         word.starts_with(|c: char| c.is_ascii_digit())

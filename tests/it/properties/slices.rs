@@ -1,4 +1,4 @@
-//! Real files, cut after every node.
+//! Runs of real files that are cut after every node.
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::support::fixtures::{self, data};
 use crate::support::parallel;
 use crate::support::text;
 
-/// Cases of which a file is not run even in one piece.
+/// Cases with a file that is not run even in one piece.
 const NOT_RUN: [&str; 29] = [
     "dropout_in_training_mode",
     "dropout_mask_is_output",
@@ -50,8 +50,8 @@ const NOT_RUN: [&str; 29] = [
     "tensorflow_net_valid",
 ];
 
-/// However a model is cut, the engine makes the same of it, to the last bit; and what it can
-/// run in one piece, it can run in slices.
+/// However a model is cut, the engine computes the same, to the last bit; and what it can run in
+/// one piece, it can run in slices.
 #[test]
 fn slices_give_what_the_whole_gives() {
     let files = fixtures::of(|group| group.small);
@@ -88,8 +88,8 @@ fn walked(path: &Path, graphs: &[Graph], nodes: usize) -> Result<Vec<Vec<Array>>
     sliced.outputs(most, limits).map_err(|stopped| stopped.to_string())
 }
 
-/// Convolutions whose kernels are larger than a slice, and their shapes: the engine has some of
-/// their channels at a time, and makes of them what it makes of all.
+/// Weights that are larger than a slice, and the nodes that read them: the engine takes some of
+/// their channels at a time, and computes the same as with all at once.
 const LARGE: [(&str, &str); 6] = [
     ("float[2100,1024,1,1] k", "y = Conv (x, k)"),
     ("float[2100,1024,1,1] k, float[2100] b", "y = Conv (x, k, b)"),

@@ -1,5 +1,5 @@
-//! What holds of every conversion, whatever the model: a table of named properties. The
-//! files are read by another protobuf implementation, that keeps unknown fields.
+//! Properties of every conversion, whatever the model: a table of them by name. The files are
+//! read by another protobuf implementation, which keeps unknown fields.
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use onnx_protobuf::{
 use crate::support::counts;
 use crate::support::tool::{converts, options};
 
-/// A model as it was and as it became, in a folder of its own.
+/// A model before and after its conversion, in a folder of its own.
 pub struct Converted {
     pub report: Report,
     /// Shapes of its inputs, where they are known.
@@ -29,14 +29,14 @@ pub struct Converted {
 
 const NAME: &str = "model.onnx";
 
-/// Folders: of the conversion, of the same once more, of the conversion of its result.
+/// Folders of the conversion, of the same once more, and of the conversion of its result.
 const ONCE: &str = "once";
 const AGAIN: &str = "again";
 const TWICE: &str = "twice";
 
 type Answer = Result<(), String>;
 
-/// Name, and what must hold.
+/// The name of a property, and the check that it holds.
 type Property = (&'static str, fn(&Converted) -> Answer);
 
 pub const IDEMPOTENT: &str = "idempotent";
@@ -63,10 +63,10 @@ impl Converted {
     /// Converts the model at `path`.
     ///
     /// # Errors
-    /// If the conversion fails.
+    /// Returns an error if the conversion fails.
     pub fn of(path: &Path, shapes: Vec<Vec<usize>>) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
-        // What a model's side file is called follows from the model's name.
+        // The name of a side file follows from the model's name, which is the same in each folder.
         for run in [ONCE, AGAIN, TWICE] {
             fs::create_dir(folder.path().join(run)).unwrap();
         }
@@ -77,7 +77,7 @@ impl Converted {
         Ok(Converted { report, shapes, source: path.to_owned(), folder, old, new })
     }
 
-    /// The properties that do not hold, and why.
+    /// Returns the properties that do not hold, and why.
     pub fn failing(&self) -> Vec<(&'static str, String)> {
         let failed = |(name, property): &Property| Some((*name, property(self).err()?));
         PROPERTIES.iter().filter_map(failed).collect()
@@ -95,7 +95,7 @@ impl Converted {
         fs::read(&self.source).unwrap()
     }
 
-    /// Names and contents of all files that a run left.
+    /// Returns the names and contents of all files that a run left.
     fn files(&self, run: &str) -> BTreeMap<String, Vec<u8>> {
         let entries = fs::read_dir(self.folder.path().join(run)).unwrap();
         let file = |entry: fs::DirEntry| {
@@ -108,7 +108,7 @@ impl Converted {
         self.report.blocks.is_empty() && self.report.notes.inferred_nodes == 0
     }
 
-    /// Calls of functions may be inlined.
+    /// Returns whether the old model has functions, whose calls may be inlined.
     fn has_functions(&self) -> bool {
         !self.old.functions.is_empty()
     }
@@ -123,7 +123,7 @@ fn holds(condition: bool, why: impl FnOnce() -> String) -> Answer {
     if condition { Ok(()) } else { Err(why()) }
 }
 
-/// That it fails nothing is known by now; it may have left a block alone.
+/// The conversion did not fail, but may have left a block alone.
 fn refuses_nothing(c: &Converted) -> Answer {
     let miss = c.report.near_misses.iter().find(|miss| miss.kind == "unproved");
     holds(miss.is_none(), || format!("{miss:?}"))
@@ -149,7 +149,7 @@ fn outputs_kept(c: &Converted) -> Answer {
     holds(old == new, || format!("{old:?} became {new:?}"))
 }
 
-/// Those without a default.
+/// Checks the inputs without a default.
 fn inputs_kept(c: &Converted) -> Answer {
     let given = |model: &ModelProto| -> Vec<ValueInfoProto> {
         let defaults: HashSet<&str> = stored(&model.graph).collect();
@@ -160,8 +160,8 @@ fn inputs_kept(c: &Converted) -> Answer {
     holds(old == new, || format!("{old:?} became {new:?}"))
 }
 
-/// Every entry stood in the input, byte for byte and in that order, unless it is new, an
-/// inlined call's, around a rewritten body, or was in training mode.
+/// Every entry stood in the old file, byte for byte and in that order, unless it is new, belongs
+/// to an inlined call, holds a rewritten body, or was in training mode.
 fn bytes_kept(c: &Converted) -> Answer {
     let index = |bytes: Vec<u8>| Model::index(bytes.into(), Storage::default()).unwrap();
     let (old, new) = (index(c.old_bytes()), index(c.new_bytes()));
@@ -194,7 +194,7 @@ fn bytes_kept(c: &Converted) -> Answer {
     Ok(())
 }
 
-/// The bytes of all entries of one kind, in the main graph and in bodies.
+/// Returns the bytes of all entries of one kind, in the main graph and in bodies.
 fn entries(model: &Model, number: u32) -> Vec<&[u8]> {
     let graphs = Graph::read_all(model).unwrap();
     let fields: Vec<_> = graphs
@@ -205,12 +205,12 @@ fn entries(model: &Model, number: u32) -> Vec<&[u8]> {
     fields.into_iter().map(|entry| &model.bytes()[entry]).collect()
 }
 
-/// Where the message in an entry begins: behind the tag and the length.
+/// Returns where the message in an entry begins: behind the tag and the length.
 fn payload_at(entry: &[u8]) -> usize {
     2 + entry[1..].iter().take_while(|&&byte| byte >= 0x80).count()
 }
 
-/// An entry, but for where in a side file its data lies: the new model has one of its own.
+/// Returns an entry without the place of its data in a side file: the new model has its own.
 fn bare(entry: &[u8]) -> Vec<u8> {
     let at = payload_at(entry);
     match TensorProto::parse_from_bytes(&entry[at..]) {
@@ -222,7 +222,8 @@ fn bare(entry: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Versions, metadata, docs, unknown fields; of the graph all but what it computes with.
+/// Checks versions, metadata, docs and unknown fields, and all of the graph but what it computes
+/// with.
 fn surroundings_kept(c: &Converted) -> Answer {
     let around = |model: &ModelProto| {
         let mut model = model.clone();
@@ -237,7 +238,7 @@ fn surroundings_kept(c: &Converted) -> Answer {
         model
     };
     let (old, mut new) = (around(&c.old), around(&c.new));
-    // Functions import domains of others for themselves; inlined, their nodes need an import.
+    // Functions import foreign domains for themselves; inlined, their nodes need an import.
     let of_function =
         |import: &str| c.old.functions.iter().any(|function| function.domain == import);
     let is_known = |domain: &str| old.opset_import.iter().any(|import| import.domain == domain);
@@ -253,7 +254,7 @@ fn well_formed(c: &Converted) -> Answer {
     well_formed_graph(&c.new.graph, &mut names)
 }
 
-/// Everything is defined before it is read, in this graph or around it.
+/// Checks that every name is made once, and before it is read, in this graph or around it.
 fn well_formed_graph(graph: &GraphProto, around: &mut HashSet<String>) -> Answer {
     let mut known = around.clone();
     let mut made = HashSet::new();
@@ -286,7 +287,7 @@ fn well_formed_graph(graph: &GraphProto, around: &mut HashSet<String>) -> Answer
     holds(dangles.is_none(), || format!("output {dangles:?} is not made"))
 }
 
-/// Names of initializers.
+/// Returns the names of initializers, sparse ones included.
 fn stored(graph: &GraphProto) -> impl Iterator<Item = &str> {
     let sparse = graph.sparse_initializer.iter().map(|sparse| sparse.values.name.as_str());
     graph.initializer.iter().map(|tensor| tensor.name.as_str()).chain(sparse)
@@ -296,13 +297,13 @@ fn bodies(attribute: &AttributeProto) -> impl Iterator<Item = &GraphProto> {
     attribute.g.iter().chain(&attribute.graphs)
 }
 
-/// Nodes, those in bodies included.
+/// Returns the number of nodes, those in bodies included.
 fn count(graph: &GraphProto) -> usize {
     let inside = graph.node.iter().flat_map(|node| &node.attribute).flat_map(bodies).map(count);
     graph.node.len() + inside.sum::<usize>()
 }
 
-/// A call is one node and stands for those of its function.
+/// Functions are exempt: a call is one node and stands for those of its function.
 fn nodes_never_grow(c: &Converted) -> Answer {
     let (old, new) = (count(&c.old.graph), count(&c.new.graph));
     holds(new <= old || c.has_functions(), || format!("{old} became {new}"))
@@ -351,7 +352,7 @@ fn report_counts(c: &Converted) -> Answer {
     })
 }
 
-/// Numbers in floating-point tensors, wherever they are stored.
+/// Returns how many numbers floating-point tensors have, wherever these are stored.
 fn parameters(graph: &GraphProto) -> i64 {
     const FLOATS: [i32; 4] = [1, 10, 11, 16];
     let elements = |tensor: &TensorProto| {
@@ -365,8 +366,8 @@ fn parameters(graph: &GraphProto) -> i64 {
     here + sparse + constants + attributes().flat_map(bodies).map(parameters).sum::<i64>()
 }
 
-/// A function's weights are stored once however often it is called; a number that is added to a
-/// whole tensor is a parameter of each of its channels.
+/// Exempt are functions, whose weights are stored once however often they are called, and a number
+/// that is added to a whole tensor: it is a parameter of each of its channels.
 fn parameters_never_grow(c: &Converted) -> Answer {
     let (old, new) = (parameters(&c.old.graph), parameters(&c.new.graph));
     let spread = || counts::spread_shifts(&c.source, &c.shapes);
@@ -375,11 +376,11 @@ fn parameters_never_grow(c: &Converted) -> Answer {
     })
 }
 
-/// The plan compares borders to the first order of the feature map's size: where both
-/// sides cost the same by that, the result may cost so much more on a small map.
+/// The share by which the result may cost more on a small feature map: the plan compares borders
+/// to the first order of the map's size, and both sides may cost the same by that.
 const SECOND_ORDER: f64 = 1e-3;
 
-/// Where tract infers the shapes of both models (it infers none behind norms in training
+/// Checked if tract infers the shapes of both models (it infers none behind norms in training
 /// mode), and nothing is hidden in functions.
 fn multiply_adds_never_grow(c: &Converted) -> Answer {
     if c.has_functions() || c.report.notes.inferred_nodes > 0 {

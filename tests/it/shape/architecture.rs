@@ -1,6 +1,7 @@
-//! The floors of the house: who may know whom, each type name once, files that one can read.
+//! The structure of the source code: rooms use only the floors below them, each type name occurs
+//! once, and files stay short enough to be read.
 //!
-//! The rooms, their floors and what they must not know are told in `docs/architecture.md`.
+//! `docs/architecture.md` describes the rooms, their floors and what they must not know.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -56,7 +57,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Names that are written in these rooms only; the reason is in `docs/architecture.md`.
+/// Names that occur in these rooms only; the reason is in `docs/architecture.md`.
 const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("tract_onnx", &["engine"]),
     ("serde", &["report"]),
@@ -66,8 +67,8 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("ctrlc", &["cli", "main"]),
 ];
 
-/// Where operators are named, and why: rooms and files. Everywhere else what is known of an
-/// operator is asked of its row.
+/// Rooms and files in which operators are named, and why. All other code asks an operator's row
+/// for what is known of it.
 const OPERATORS_ARE_NAMED_IN: &[(&str, &str)] = &[
     ("facts/operators", "the table of what is known of them"),
     ("facts/roles", "what one operator alone does to the tensors around it"),
@@ -101,14 +102,14 @@ impl Source {
         self.path.split('/').next().unwrap()
     }
 
-    /// The code, without its tests and comments.
+    /// Returns the code, without its tests and comments.
     fn code(&self) -> String {
         let code = self.text.split("#[cfg(test)]\nmod tests").next().unwrap();
         let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// What of the library it names, as in `onnx::graph::Graph`.
+    /// Returns the paths in the library that the code names, such as `onnx::graph::Graph`.
     fn uses(&self) -> Vec<String> {
         let code = self.code();
         let own = self.path.replace('/', "::");
@@ -116,7 +117,7 @@ impl Source {
         let mut uses = Vec::new();
         for (keyword, base) in [("crate::", ""), ("self::", own.as_str()), ("super::", parent)] {
             for (at, _) in code.match_indices(keyword) {
-                // Of `super::super::x` the first one is enough: it is another room's.
+                // In `super::super::x` the first `super` is enough: it leads to another room.
                 if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
                     continue;
                 }
@@ -129,7 +130,7 @@ impl Source {
     }
 }
 
-/// The paths of a use tree: `a::{b, c::d}` are `a::b` and `a::c::d`.
+/// Returns the paths of a use tree: `a::{b, c::d}` are `a::b` and `a::c::d`.
 fn paths(text: &str) -> Vec<String> {
     let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
     let path: String = text.chars().take_while(|&c| is_path(c)).collect();
@@ -206,7 +207,7 @@ fn no_files_use_each_other_in_a_circle() {
     let sources = library();
     let files: BTreeSet<String> =
         sources.iter().map(|source| source.path.replace('/', "::")).collect();
-    // A path to the longest file that it begins with.
+    // Returns the longest file path with which a path begins.
     let file_of = |path: &str| {
         let files = files.iter().filter(|file| starts_with(path, file));
         files.max_by_key(|file| file.len()).cloned()
@@ -299,7 +300,7 @@ fn operators_are_named_where_they_belong() {
     let sources = sources();
     let table = sources.iter().find(|source| source.path == "facts/operators").unwrap();
     let operators = literals(&table.code());
-    // What is quoted there are the operators, all of them and nothing else.
+    // The literals there are the operators, all of them and nothing else.
     assert_eq!(operators.iter().find(|name| operator(name).is_none()), None);
     assert_eq!(TABLE.iter().map(|row| row.name).find(|&name| !operators.contains(name)), None);
     let mut wrong = Vec::new();
@@ -351,8 +352,8 @@ fn files_can_be_read_in_one_go() {
     assert!(long.is_empty(), "{}", long.join("\n"));
 }
 
-/// What SECURITY.md says of the code: what may panic is denied everywhere, where that is
-/// lifted a reason stands, and `unsafe` is in one file.
+/// What SECURITY.md says of the code: what may panic is denied everywhere, every exception has a
+/// reason, and `unsafe` is in one file.
 #[test]
 fn what_the_code_may_not_do_is_denied() {
     const LINTS: [&str; 6] = [

@@ -1,4 +1,4 @@
-//! What the tool is made of: licences, sources, and crates that are there twice.
+//! Dependencies of the tool: licences, sources, and crates that are there twice.
 //! `deny.toml` says the same to cargo-deny.
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -18,7 +18,7 @@ const LICENCES: [&str; 9] = [
     "Zlib",
 ];
 
-/// Crates that others ask for in two versions. None is ours to choose; a new one should
+/// Crates that dependencies ask for in two versions. None is ours to choose; a new one should
 /// be noticed.
 const TWICE: [&str; 8] = [
     "foldhash",
@@ -31,7 +31,7 @@ const TWICE: [&str; 8] = [
     "windows-sys",
 ];
 
-/// Every package that is compiled for this machine.
+/// Returns every package that is compiled for this machine.
 fn packages() -> Vec<Value> {
     let cargo = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output().unwrap();
@@ -50,7 +50,7 @@ fn text<'v>(package: &'v Value, key: &str) -> &'v str {
     package[key].as_str().unwrap_or_default()
 }
 
-/// Whether one of the alternatives of an SPDX expression needs allowed licences only.
+/// Returns whether one of the alternatives of an SPDX expression needs allowed licences only.
 fn is_allowed(expression: &str) -> bool {
     let allowed = |licence: &str| {
         let licence = licence.trim_matches(|c: char| c.is_whitespace() || "()".contains(c));
@@ -92,7 +92,7 @@ fn all_come_from_the_registry() {
     }
 }
 
-/// The version of the engine that reports name.
+/// Reports name the version of the engine that is compiled in.
 #[test]
 fn the_engine_is_the_one_that_reports_name() {
     let packages = packages();

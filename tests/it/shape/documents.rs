@@ -1,5 +1,5 @@
-//! What the documents link to, and the files that they name, are there; the numbers that
-//! SECURITY.md promises are those of the code.
+//! Checks that what the documents link to, and the files that they name, are there, and that the
+//! numbers that SECURITY.md promises are those of the code.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ fn documents() -> Vec<PathBuf> {
     [".", "docs", "fixtures", "fuzz", "examples"].into_iter().flat_map(in_folder).collect()
 }
 
-/// Targets of links, seen from the document.
+/// Returns the targets of links, relative to the document.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     let targets = targets.filter_map(|target| target.split('#').next());
     targets.filter(|target| !target.is_empty() && !target.contains("://"))
 }
 
-/// Files that are named in code, seen from the top folder.
+/// Returns the files that are named in code, relative to the top folder.
 fn files(text: &str) -> impl Iterator<Item = &str> {
     let is_part = |c: char| c.is_alphanumeric() || "/_.-".contains(c);
     let words = text.split(move |c: char| !is_part(c)).map(|word| word.trim_end_matches('.'));
@@ -52,11 +52,11 @@ fn what_documents_name_is_there() {
         }
     }
     assert!(dead.is_empty(), "{}", dead.join("\n"));
-    // Their numbers change with every sentence; none at all would mean that none is found.
+    // Both counts change with every sentence; zero would mean that the search is broken.
     assert!(linked > 0 && named > 0);
 }
 
-/// What SECURITY.md says of a number, and where the code says the same.
+/// Words of SECURITY.md with a number, and the file and the code that say the same.
 const LIMITS: &[(&str, &str, &str)] = &[
     ("2²² elements, ", "src/facts/budget.rs", "MOST_FROM_NOTHING: i64 = 1 << 22;"),
     ("at most 2²⁶ each", "src/facts/budget.rs", "Estimate { elements: 1 << 26,"),
@@ -92,7 +92,7 @@ const LIMITS: &[(&str, &str, &str)] = &[
     ("exit code 7, no temporary", "src/cli/exit.rs", "Exit { message, code: 7, "),
 ];
 
-/// Exit codes and their meanings in a Rust list: lines such as `    (1, "a meaning"),`.
+/// Returns exit codes and their meanings in a Rust list: lines such as `    (1, "a meaning"),`.
 fn exit_codes(source: &str) -> Vec<(String, String)> {
     let list = source.split("pub const CODES").nth(1).unwrap().split("];").next().unwrap();
     let entries = list.lines().filter_map(|line| {
@@ -103,8 +103,8 @@ fn exit_codes(source: &str) -> Vec<(String, String)> {
     entries.collect()
 }
 
-/// `docs/command_line.md` has a row for every exit code, in the words of `--help`, and the
-/// code ends with no other.
+/// `docs/command_line.md` has a row for every exit code, in the words of `--help`, and the tool
+/// ends with no other code.
 #[test]
 fn exit_codes_are_those_of_the_code() {
     let source = fs::read_to_string("src/cli/exit.rs").unwrap();
@@ -132,7 +132,7 @@ fn exit_codes_are_those_of_the_code() {
     assert_eq!(ends, codes.into_iter().map(|(code, _)| code).collect::<Vec<_>>());
 }
 
-/// The numbers of a text, code left out: digits with what belongs to them.
+/// Counts the numbers in a text, code left out: digits with what belongs to them.
 fn numbers(text: &str) -> usize {
     let prose: String = text.split('`').step_by(2).collect();
     let is_number = |c: char| c.is_ascii_digit() || "⁰¹²³⁴⁵⁶⁷⁸⁹,.".contains(c);
@@ -140,7 +140,7 @@ fn numbers(text: &str) -> usize {
     words.filter(|word| word.starts_with(|c: char| c.is_ascii_digit())).count()
 }
 
-/// Every number of SECURITY.md is one of the code.
+/// Every number in SECURITY.md is one of the code.
 #[test]
 fn limits_that_are_promised_are_those_of_the_code() {
     let page = fs::read_to_string("SECURITY.md").unwrap();

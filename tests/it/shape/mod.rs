@@ -1,4 +1,4 @@
-//! The shape of the code: what it is made of, and who may use whom.
+//! Tests of the shape of the code: what it is made of, and which room may use which.
 
 mod architecture;
 mod dependencies;

@@ -1,6 +1,5 @@
-//! The tables of `docs/limits.md`: every reason of the code's lists, what it means and what
-//! helps. A reason that is added has no row, and the test says so; `UPDATE_EXPECT=1` writes the
-//! tables.
+//! Checks the tables of `docs/limits.md`: every reason in the code's lists, what it means and what
+//! helps. A new reason has no row, and the test says so; `UPDATE_EXPECT=1` writes the tables.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -11,7 +10,7 @@ use acb_fuse::refusal::help::option;
 
 use crate::support::results;
 
-/// Where the lists are.
+/// The enums of reasons, and the files that hold them.
 const LISTS: &[(&str, &str)] = &[
     ("Reason", "src/refusal.rs"),
     ("NotLinear", "src/refusal.rs"),
@@ -20,7 +19,7 @@ const LISTS: &[(&str, &str)] = &[
     ("Unfit", "src/refusal.rs"),
 ];
 
-/// Reasons that hold one of another list, or a text of the place where they are made.
+/// Reasons that wrap one of another list, and have no row.
 const CARRIERS: &[(&str, &str)] = &[
     ("Reason", "Geometry"),
     ("Reason", "NotLinear"),
@@ -28,7 +27,7 @@ const CARRIERS: &[(&str, &str)] = &[
     ("NotLinear", "Refused"),
 ];
 
-/// List, reason, and what it means; what helps is in the code.
+/// The list, the reason, and what it means; what helps is in the code.
 const ROWS: &[(&str, &str, &str)] = &[
     (
         "Reason",
@@ -253,7 +252,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// The names of an enum's variants, and their messages.
+/// Returns the names of an enum's variants, and their messages.
 fn variants(list: &str, path: &str) -> Vec<(String, String)> {
     let text = fs::read_to_string(path).unwrap();
     let begin = text.find(&format!("pub enum {list} {{")).unwrap();
@@ -262,7 +261,7 @@ fn variants(list: &str, path: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for part in body.split("#[error(").skip(1) {
         let (error, rest) = part.split_once(")]").unwrap();
-        // Brackets in a message end it too early; the attribute ends before a line's end.
+        // A `)]` in the message ends it too early, which leaves a quote open.
         let (error, rest) = match error.matches('"').count() % 2 {
             0 => (error.to_owned(), rest),
             _ => {
@@ -277,11 +276,11 @@ fn variants(list: &str, path: &str) -> Vec<(String, String)> {
     found
 }
 
-/// A literal with its places as dots, its line ends joined.
+/// Returns the text of a literal, with dots for its placeholders and its lines joined.
 fn message(literal: &str) -> String {
     let Some((_, rest)) = literal.split_once('"') else { return String::new() };
     let text = rest.rsplit_once('"').map_or(rest, |(text, _)| text);
-    // What follows the message are its arguments.
+    // The arguments follow the message.
     let text = text.split("\",\n").next().unwrap();
     let text: Vec<&str> = text.split("\\\n").map(str::trim_start).collect();
     let mut shown = String::new();
@@ -300,7 +299,7 @@ fn message(literal: &str) -> String {
     shown.replace('|', "\\|")
 }
 
-/// What helps against a reason, in the flags of the command line.
+/// Returns what helps against a reason, in the flags of the command line.
 fn helps(list: &str, variant: &str) -> String {
     let text = fs::read_to_string("src/refusal/help.rs").unwrap();
     let name = format!("{list}::{variant}");
@@ -333,8 +332,8 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Texts that are given to `constructor` where reasons are made: at once, or by a name that
-/// was bound to one before.
+/// Returns the texts that are given to `constructor` where reasons are made: as literals, or by
+/// a name that was bound to one before.
 fn texts(constructor: &str) -> BTreeSet<String> {
     let mut paths = Vec::new();
     for folder in ["src/ops", "src/plan", "src/facts"] {
@@ -355,7 +354,7 @@ fn texts(constructor: &str) -> BTreeSet<String> {
                 continue;
             }
             let binding = format!("let {name} =");
-            // A name may be bound anew to what is made of it.
+            // A name may be rebound to what is made of it: the last literal counts.
             let bindings = text[..at].rmatch_indices(&binding);
             let literal =
                 bindings.filter_map(|(bound, _)| text[bound..at].split('"').nth(1)).next();
@@ -366,7 +365,7 @@ fn texts(constructor: &str) -> BTreeSet<String> {
     found
 }
 
-/// A kind in a reader's words.
+/// Returns a kind of reason in a reader's words.
 fn word(kind: &str) -> &'static str {
     match kind {
         "Malformed" => "against the operator's definition",
@@ -396,7 +395,7 @@ fn every_reason_is_explained() {
             };
             explained.insert((*of, *name));
             let helps = helps(list, &variant);
-            // Texts of the place where they are made.
+            // The texts of these are given where they are made.
             let says = match (says.as_str(), variant.as_str()) {
                 ("…", "Unproved" | "Call") => "(the words of the engine or the file)".to_owned(),
                 ("…", "Operator") => "another operator".to_owned(),

@@ -1,14 +1,14 @@
 //! Cases that are written as text: `fixtures/cases/<name>.onnxtxt`, with what the tool says of
 //! each in `<name>.txt` beside it. Adding one needs no code.
 //!
-//! Remarks say what is asked besides a run without flags:
+//! Remarks in a text say what is asked besides a run without flags:
 //!
 //! ```text
-//! # sizes: N = 2, H = 9          where a size of an input is open; 2, 10, 10 for N, H, W else
+//! # sizes: N = 2, H = 9          the open sizes of inputs; by default, N = 2, H = 10, W = 10
 //! # run: --input-shape x=1,4,9,9 once more, with flags
 //! ```
 //!
-//! Each becomes a fixture like any other in a folder of the build: `model.onnx`, inputs, and
+//! Each case becomes a fixture like any other, in a folder of the build: `model.onnx`, inputs, and
 //! the outputs that the interpreter computes in float64.
 
 use std::collections::HashMap;
@@ -32,18 +32,18 @@ use super::text;
 use super::text::weights::normal;
 
 pub struct Case {
-    /// Of the text.
+    /// The path of the text.
     pub text: PathBuf,
-    /// Of the model that is made of it.
+    /// The path of the model that is made of it.
     pub model: PathBuf,
     /// Flags of each run; the first one has none.
     pub runs: Vec<Vec<String>>,
-    /// What the judge does not know, if it cannot judge.
+    /// What the interpreter does not know, if it cannot judge.
     pub unknown: Option<String>,
 }
 
-/// All of them, made once in a process; of `CASE=word cargo test`, those with the word in their
-/// names.
+/// Returns all cases, made once in a process; under `CASE=word cargo test`, those with the word in
+/// their names.
 pub fn all() -> &'static [Case] {
     static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
         let texts = sorted(Path::new("fixtures/cases"));
@@ -56,7 +56,7 @@ pub fn all() -> &'static [Case] {
     &ALL
 }
 
-/// The file of one of them.
+/// Returns the path of the model of the case `name`.
 pub fn model(name: &str) -> String {
     let found = all().iter().find(|case| case.text.file_stem().is_some_and(|stem| stem == name));
     let case = found.unwrap_or_else(|| panic!("there is no case {name}"));
@@ -108,7 +108,7 @@ fn sizes(text: &str) -> HashMap<String, usize> {
     usual.into_iter().chain(said).collect()
 }
 
-/// For all inputs without a default: floating point that follows from the name, or ones.
+/// Returns all inputs without a default: floats that follow from the name, or ones for integers.
 fn inputs(model: &ModelProto, sizes: &HashMap<String, usize>) -> Vec<Array> {
     let graph = model.graph.as_ref().unwrap();
     let is_stored =

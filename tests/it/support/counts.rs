@@ -1,4 +1,4 @@
-//! What is in a file: operators, parameters, multiply-adds, types.
+//! Counts of what is in a file: operators, parameters, multiply-adds; and its output type.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ pub fn decoded(path: &Path) -> ModelProto {
     ModelProto::decode(&fs::read(path).unwrap()[..]).unwrap()
 }
 
-/// Nodes of the main graph per operator, constants left out.
+/// Returns the number of nodes of the main graph per operator, constants left out.
 pub fn operators(path: &Path) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for node in decoded(path).graph.unwrap().node.iter().filter(|node| is_work(node)) {
@@ -27,7 +27,7 @@ fn is_work(node: &NodeProto) -> bool {
     node.op_type() != "Constant"
 }
 
-/// Whether a node of the model or of one of its functions is an `operator`.
+/// Returns whether a node of the main graph or of a function is an `operator`.
 pub fn mentions(path: &Path, operator: &str) -> bool {
     let model = decoded(path);
     let inside = model.functions.iter().flat_map(|function| &function.node);
@@ -35,7 +35,7 @@ pub fn mentions(path: &Path, operator: &str) -> bool {
     graph.node.iter().chain(inside).any(|node| node.op_type() == operator)
 }
 
-/// Elements of the float initializers.
+/// Returns the number of elements of the float initializers.
 pub fn parameters(path: &Path) -> i64 {
     let graph = decoded(path).graph.unwrap();
     let floats =
@@ -43,9 +43,10 @@ pub fn parameters(path: &Path) -> i64 {
     floats.map(|tensor| tensor.dims.iter().product::<i64>()).sum()
 }
 
-/// What numbers that shift several channels count for: one parameter per channel, but for those
-/// that they are. Several are shifted by a constant of one element, and, of what a view is of, by
-/// a norm behind the view. 0 where tract infers no shapes.
+/// Returns the number of parameters, besides those that are stored, for which numbers that shift
+/// several channels count: one per channel. A constant of one element shifts several channels, and
+/// so does a norm behind a view, seen from the tensor before the view. Returns 0 if tract infers no
+/// shapes.
 pub fn spread_shifts(path: &Path, inputs: &[Vec<usize>]) -> i64 {
     let graph = decoded(path).graph.unwrap();
     let initializers = graph.initializer.iter().map(|tensor| (tensor.name(), tensor));
@@ -74,7 +75,7 @@ pub fn spread_shifts(path: &Path, inputs: &[Vec<usize>]) -> i64 {
         let along = |axis: Option<usize>| shape.get(axis?).copied().flatten();
         along(Some(1)).max(along(shape.len().checked_sub(1)).filter(|_| shape.len() == 3))
     };
-    // What is shifted behind a view and scales may be shifted before them.
+    // A shift behind a view and scales may be moved before them.
     let passed = ["Reshape", "Flatten", "DepthToSpace", "Mul", "Div"];
     let before: BTreeMap<&String, &String> = graph
         .node
@@ -98,8 +99,8 @@ pub fn spread_shifts(path: &Path, inputs: &[Vec<usize>]) -> i64 {
     of_one.chain(of_norms).sum()
 }
 
-/// Multiply-adds of a model on inputs of these shapes, counted from its nodes and the
-/// shapes that tract infers; `None` if it infers not all of them.
+/// Returns the multiply-adds of a model on inputs of these shapes, counted from its nodes and the
+/// shapes that tract infers, or `None` if it does not infer all of them.
 pub fn multiply_adds(path: &Path, inputs: &[Vec<usize>]) -> Option<f64> {
     let graph = decoded(path).graph.unwrap();
     let weights: BTreeMap<&str, &[i64]> =
@@ -129,7 +130,7 @@ pub fn multiply_adds(path: &Path, inputs: &[Vec<usize>]) -> Option<f64> {
                 outputs()? * weights[usize::from(turned)]
             }
             "MatMul" => outputs()? * shape(&node.input[0])?.last()?,
-            // Of two tensors, a multiplication for each place that the letters name together.
+            // For two tensors, one multiplication for each combination of their letters' indices.
             "Einsum" if node.input.len() == 2 => {
                 let equation = str::from_utf8(ints("equation")?.s()).unwrap();
                 let operands = equation.split_once("->")?.0.split(',');
@@ -148,7 +149,7 @@ pub fn multiply_adds(path: &Path, inputs: &[Vec<usize>]) -> Option<f64> {
     graph.node.iter().map(work).sum()
 }
 
-/// Element type (`TensorProto.DataType`) of the first output.
+/// Returns the element type (`TensorProto.DataType`) of the first output, or 0 if it has none.
 pub fn output_type(path: &Path) -> i32 {
     let graph = decoded(path).graph.unwrap();
     match graph.output[0].r#type.as_ref().and_then(|declared| declared.value.as_ref()) {

@@ -1,4 +1,4 @@
-//! What tract makes of a file: the old one's outputs are held to the new one's.
+//! Runs files in tract, so that the outputs of a new file can be compared with the old one's.
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -15,9 +15,8 @@ use prost::bytes::Bytes;
 
 use super::counts::{decoded, output_type};
 
-/// What tract makes of the fixture's inputs, of the model in the words that tract
-/// knows (so with float32 in the place of bfloat16, weights widened, and in means of float16);
-/// `folder` holds the side files.
+/// Returns what tract computes from the fixture's inputs, with the model translated to what tract
+/// knows (float32 in the place of bfloat16, float16 sums widened); `folder` holds the side files.
 pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
     let mut decoded = at_inference(decoded(model));
     if output_type(model) == Float::F16.to_onnx() {
@@ -38,8 +37,8 @@ pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, 
         .map_err(|error| error.to_string())
 }
 
-/// The model with the batch norms and dropouts of its main graph and functions at
-/// inference, but for those whose further outputs are outputs of the model, and those whose
+/// Returns the model with the batch norms and dropouts of its main graph and functions at
+/// inference, except those whose further outputs are outputs of the model, and those whose
 /// input is the same for every input of the model: fixtures hold what frameworks compute then.
 pub fn at_inference(mut model: ModelProto) -> ModelProto {
     let is_old = model.opset_import.iter().all(|opset| opset.version() < 7);
@@ -47,7 +46,7 @@ pub fn at_inference(mut model: ModelProto) -> ModelProto {
     let Some(graph) = model.graph.as_mut() else { return model };
     let unvarying = unvarying(graph);
     let outputs: Vec<&str> = graph.output.iter().map(|output| output.name()).collect();
-    // Nobody needs them; some are read all the same.
+    // Removed outputs: no output of the model needs them, though some are read.
     let mut lost: Vec<String> = Vec::new();
     for node in functions.chain([&mut graph.node]).flatten() {
         let is_norm_or_dropout = ["BatchNormalization", "Dropout"].contains(&node.op_type());
@@ -79,7 +78,7 @@ pub fn at_inference(mut model: ModelProto) -> ModelProto {
     model
 }
 
-/// Tensors of a graph without bodies that no input reaches.
+/// Returns the tensors that no input reaches, made by nodes without bodies.
 fn unvarying(graph: &GraphProto) -> HashSet<String> {
     let stored = graph.initializer.iter().map(|tensor| tensor.name().to_owned());
     let mut unvarying: HashSet<String> = stored.collect();
@@ -103,7 +102,7 @@ pub fn source(bytes: Bytes, folder: Option<&Path>) -> Source {
     Source { bytes, constants: Vec::new(), storage, limits }
 }
 
-/// bfloat16 as float32, everywhere in the main graph.
+/// Returns the model with float32 in the place of bfloat16, everywhere in the main graph.
 fn widened(mut model: ModelProto) -> ModelProto {
     let narrow = Float::Bf16.to_onnx();
     let widen = |tensor: &mut TensorProto| {

@@ -13,21 +13,21 @@ use prost::Message;
 
 use super::cases;
 
-/// A group of fixtures, and what is asked of its files besides what is asked of all.
+/// A group of fixtures, and what its files are tested for besides what all are.
 pub struct Group {
     pub name: &'static str,
-    /// What the tool says of each file stands beside it.
+    /// What the tool says of each file is stored beside it.
     pub reported: bool,
-    /// Its outputs are held to the framework's.
+    /// The outputs of its files are compared with the framework's.
     pub compared: bool,
-    /// Small enough to be run node by node.
+    /// Its files are small enough to be run node by node.
     pub small: bool,
 }
 
-/// Those whose properties are the same for all. What `bad_input`, `constants`, `shapes` and
-/// `trained` hold is asked by tests of their own.
+/// Groups whose files are tested for the same properties. `bad_input`, `constants`, `shapes` and
+/// `trained` have tests of their own.
 pub const GROUPS: [Group; 8] = [
-    // Their reports are asked for by a test of their own.
+    // Their reports are checked by a test of their own.
     Group { name: CASES, reported: false, compared: true, small: true },
     Group { name: "blocks", reported: true, compared: true, small: true },
     Group { name: "networks", reported: true, compared: true, small: false },
@@ -38,15 +38,15 @@ pub const GROUPS: [Group; 8] = [
     Group { name: "wrong_files", reported: false, compared: false, small: false },
 ];
 
-/// Cases that are written as text.
+/// The group of cases that are written as text.
 const CASES: &str = "cases";
 
-/// The models of the groups that are wanted.
+/// Returns the models of the wanted groups.
 pub fn of(wanted: impl Fn(&Group) -> bool) -> Vec<PathBuf> {
     GROUPS.iter().filter(|group| wanted(group)).flat_map(|group| models(group.name)).collect()
 }
 
-/// All training-time models below `fixtures/<group>`, sorted, relative to the crate.
+/// Returns all training-time models below `fixtures/<group>`, sorted, relative to the crate.
 pub fn models(group: &str) -> Vec<PathBuf> {
     if group == CASES {
         return cases::all().iter().map(|case| case.model.clone()).collect();
@@ -61,7 +61,7 @@ pub fn models(group: &str) -> Vec<PathBuf> {
     found
 }
 
-/// What a framework makes of the same network for deployment, if the fixture has it.
+/// Returns what a framework makes of the same network for deployment, if the fixture has it.
 pub fn deployed_twin(model: &Path) -> Option<PathBuf> {
     let name = model.file_name()?.to_str()?;
     let twins = ["plain.onnx".to_owned(), format!("deployed_{name}")];
@@ -80,8 +80,8 @@ pub fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|found| found == extension)
 }
 
-/// The fixture's inputs or framework outputs (`kind` is `input` or `output`), in order:
-/// from one file each or, one behind the other, from one for all.
+/// Returns the fixture's inputs or framework outputs (`kind` is `input` or `output`), in order:
+/// from one file each or, one after the other, from one file for all.
 pub fn data(model: &Path, kind: &str) -> Vec<Array> {
     let folder = model.parent().unwrap();
     if let Ok(together) = fs::read(folder.join(format!("{kind}s.pb"))) {

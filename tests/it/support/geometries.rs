@@ -1,4 +1,4 @@
-//! Blocks of many geometries: made here from a seed, and by exporters.
+//! Blocks of many geometries: generated from a seed, and written by exporters.
 use std::fs;
 
 use acb_fuse::onnx::float::Float;
@@ -18,12 +18,12 @@ use crate::support::fixtures;
 #[derive(Clone)]
 pub struct Geometry {
     pub name: String,
-    /// A fixture, and not made here.
+    /// Whether it is a fixture, and not generated.
     pub is_file: bool,
     pub bytes: Vec<u8>,
 }
 
-/// What the block's arms are added to, or how often it occurs.
+/// What a generated block consists of besides its plain arms.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// The block alone.
@@ -38,14 +38,14 @@ pub enum Kind {
     Transposed,
 }
 
-/// An arm: how many taps along each axis, and where in the square the first one falls.
+/// An arm: the number of taps along each axis, and where in the square the first one falls.
 #[derive(Debug, Clone, PartialEq)]
 struct Arm {
     taps: Vec<i64>,
     offset: Vec<i64>,
 }
 
-/// A block, as it may stand in a network.
+/// A generated block, as it may stand in a network.
 #[derive(Debug, Clone)]
 pub struct Spec {
     arms: Vec<Arm>,
@@ -53,17 +53,17 @@ pub struct Spec {
     channels: (usize, usize),
     dilation: i64,
     stride: i64,
-    /// Of the square, per axis.
+    /// Pads of the square, per axis.
     pads: Vec<(i64, i64)>,
     bias: bool,
     norm: bool,
     float: Float,
-    /// Means are so large: inputs that nobody normalised.
+    /// Bound on the means of norms; 10⁴ stands for inputs that nobody normalised.
     means: f64,
     kind: Kind,
 }
 
-/// So many blocks, always the same ones: each property takes its values in turn, with
+/// Returns `count` blocks, always the same ones: each property takes its values in turn, with
 /// periods that have little in common, and the rest is drawn.
 pub fn generated(count: usize) -> Vec<Geometry> {
     let mut random = Random::new(5);
@@ -81,8 +81,8 @@ pub fn generated(count: usize) -> Vec<Geometry> {
         .collect()
 }
 
-/// Two blocks of one shape with a ReLU between them, a residual around the second one,
-/// and two outputs: what can be wired wrongly.
+/// Returns networks, in which much can be wired wrongly: two blocks of one shape with a ReLU
+/// between them, a residual around the second one, and two outputs.
 pub fn networks() -> Vec<Geometry> {
     let floats = [Float::F32, Float::F16, Float::F64, Float::Bf16];
     let network = |(index, float): (usize, Float)| {
@@ -105,7 +105,7 @@ pub fn networks() -> Vec<Geometry> {
     floats.into_iter().enumerate().map(network).collect()
 }
 
-/// Sizes that the file leaves open become ones that are run quickly.
+/// Gives sizes that the file leaves open values that are run quickly.
 fn small(model: &mut ModelProto) {
     let inputs = &mut model.graph.as_mut().unwrap().input;
     for declared in inputs.iter_mut().filter_map(|info| info.r#type.as_mut()?.value.as_mut()) {
@@ -118,7 +118,7 @@ fn small(model: &mut ModelProto) {
     }
 }
 
-/// Exporters' files whose first graph has a block.
+/// Returns exporters' files with these parts in their paths; the main graph of each has a block.
 pub fn exported(paths: &[&str]) -> Vec<Geometry> {
     let all: Vec<_> = ["cases", "blocks", "exporters", "relatives", "networks"]
         .into_iter()
@@ -172,7 +172,7 @@ impl Spec {
             (groups, channels) = (2, (2, 2));
         }
         let mut spec = Spec {
-            // A shifted arm that is transposed would be cropped behind, not in front.
+            // A shifted arm of a transposed block would be cropped behind, not in front.
             arms: arms(
                 axes,
                 d,
@@ -204,7 +204,7 @@ impl Spec {
             _ => vec![(0, 0); axes],
         };
         if kind == Kind::Transposed {
-            // As much as the thin arms lie inside: they have no negative pads either.
+            // Pads as large as the offset of the thin arms, which then have no negative pads.
             let inside = d / 2 * spec.dilation;
             spec.pads = vec![(inside, inside); axes];
         }
@@ -215,7 +215,7 @@ impl Spec {
         self.arms[0].taps[axis]
     }
 
-    /// Pads that keep the size.
+    /// Returns the pads that keep the size.
     fn same(&self) -> Vec<(i64, i64)> {
         let total = |axis: usize| (self.d(axis) - 1) * self.dilation;
         (0..self.arms[0].taps.len())
@@ -223,7 +223,7 @@ impl Spec {
             .collect()
     }
 
-    /// Of an arm: it sees what the square sees at its place; negative ones crop.
+    /// Returns the pads with which an arm sees what the square sees there; negative ones crop.
     fn pads_of(&self, arm: &Arm) -> Vec<(i64, i64)> {
         let pads = |axis: usize| {
             let behind = self.d(axis) - arm.offset[axis] - arm.taps[axis];
@@ -234,7 +234,7 @@ impl Spec {
     }
 }
 
-/// The square, and per axis an arm with one tap along it, `shift` beside the centre.
+/// Returns the square and, per axis, an arm with one tap along it, `shift` beside the centre.
 fn arms(axes: usize, d: i64, shift: i64) -> Vec<Arm> {
     let square = Arm { taps: vec![d; axes], offset: vec![0; axes] };
     let centre = (d / 2 + shift).clamp(0, d - 1);
@@ -465,7 +465,7 @@ fn known(size: usize) -> tensor_shape_proto::Dimension {
     }
 }
 
-/// A batch of one, and spatial sizes that the file leaves open.
+/// Declares a tensor with a batch of one, and spatial sizes that the file leaves open.
 fn declared(name: &str, float: Float, channels: usize, axes: usize) -> ValueInfoProto {
     let mut dim = vec![known(1), known(channels)];
     dim.resize(axes + 2, tensor_shape_proto::Dimension::default());
@@ -481,13 +481,13 @@ fn declared(name: &str, float: Float, channels: usize, axes: usize) -> ValueInfo
     }
 }
 
-/// Rounded to float32 first.
+/// Rounds a number to `float`, and to float32 before that.
 pub fn rounded_twice(float: Float, value: f64) -> f64 {
     float.round(f64::from(value as f32))
 }
 
-/// In the 16-bit types: the kernels with one weight per arm replaced such that their sum
-/// is another number when it is rounded to float32 on the way. Drawn until it is.
+/// Returns the kernels; in the 16-bit types, with one weight per arm replaced such that their sum
+/// is another number if it is rounded to float32 on the way. Weights are drawn until it is.
 fn rounding_matters(
     spec: &Spec,
     mut kernels: Vec<ArrayD<f64>>,
@@ -502,7 +502,7 @@ fn rounding_matters(
         if spec.norm { gamma[[0]] / (variance[[0]] + f64::from(EPSILON)).sqrt() } else { 1.0 }
     };
     let scales: Vec<f64> = norms.iter().map(scale).collect();
-    // Without norms only sums of numbers of very different size are not exact.
+    // Without norms, only sums of numbers of very different magnitude are inexact.
     let half = if spec.float == Float::F16 { -11 } else { -8 };
     let mut weights = vec![1.0, 2f64.powi(half), 2f64.powi(-24)];
     weights.resize(kernels.len(), 0.0);
@@ -514,7 +514,7 @@ fn rounding_matters(
         weights.iter_mut().for_each(|weight| *weight = spec.float.round(random.uniform()));
     }
     for (kernel, (arm, weight)) in kernels.iter_mut().zip(spec.arms.iter().zip(weights)) {
-        // Where all arms meet.
+        // The tap at which all arms meet.
         let meeting = |axis: usize| spec.arms[(1 + axis).min(spec.arms.len() - 1)].offset[axis];
         let mut at = vec![0, 0];
         at.extend((0..arm.taps.len()).map(|axis| (meeting(axis) - arm.offset[axis]) as usize));

@@ -1,4 +1,4 @@
-//! What the tests share: fixtures, the tool, and judges that are none of its code.
+//! Helpers that tests share: fixtures, the tool, and judges that are none of its code.
 
 pub mod cases;
 pub mod counts;

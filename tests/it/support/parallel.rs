@@ -1,13 +1,13 @@
-//! All cores for one test, with threads of its own.
+//! Uses all cores for one test, with threads of its own.
 //!
-//! Not rayon's: the library uses those too, and while one conversion waited for its own part,
+//! Rayon's threads are used by the library, too: while one conversion waited for its own part,
 //! its thread would take up a whole case of another test, and the clock of its limits would
 //! go on.
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// What `make` makes of every item, in order; the panic of one is that of all.
+/// Returns what `make` makes of every item, in order; a panic at one item is passed on.
 pub fn each<T: Sync, R: Send>(items: &[T], make: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let work = || {

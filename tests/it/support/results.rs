@@ -1,5 +1,5 @@
-//! The tables of `docs/results` and of other documents, each of which one test makes, holds
-//! and, with `UPDATE_EXPECT=1`, writes.
+//! The tables of `docs/results` and of other documents: one test makes each, compares it with the
+//! document and, with `UPDATE_EXPECT=1`, writes it.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ pub fn hold(page: &str, tables: &str) {
     hold_in(&format!("docs/results/{page}.md"), tables);
 }
 
-/// The same of any document.
+/// The same for any document.
 pub fn hold_in(path: &str, tables: &str) {
     let text = fs::read_to_string(path).unwrap();
     let right = tables.split("\n\n").fold(text.clone(), |text, table| with_table(&text, table));
@@ -21,7 +21,7 @@ pub fn hold_in(path: &str, tables: &str) {
     panic!("{path} has other tables than it should:\n{tables}");
 }
 
-/// `text` with `table` in the place of that with the same first line.
+/// Returns `text` with `table` in the place of the table with the same first line.
 fn with_table(text: &str, table: &str) -> String {
     let head = table.lines().next().unwrap();
     let lines: Vec<&str> = text.lines().collect();

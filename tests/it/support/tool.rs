@@ -1,46 +1,46 @@
-//! The tool as a process and as a library.
+//! Runs the tool as a process and as a library.
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use acb_fuse::report::Report;
 use acb_fuse::{Clobber, Endpoint, Failure, Options, convert};
 
-/// The tool as a process, with nothing on its standard input.
+/// Returns a command that runs the tool with nothing on its standard input.
 pub fn tool() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_acb-fuse"));
     command.stdin(Stdio::null());
     command
 }
 
-/// The default options, but for what `set` does to them.
+/// Returns the default options as changed by `set`.
 pub fn options(set: impl FnOnce(&mut Options)) -> Options {
     let mut options = Options::default();
     set(&mut options);
     options
 }
 
-/// A conversion through the library.
+/// Converts a model through the library.
 pub fn converts(input: &Path, output: &Path, options: &Options) -> Result<Report, Failure> {
     let file = |path: &Path| Endpoint::File(path.to_owned());
     let mut options = options.clone();
     if options.clobber == Clobber::Replace {
-        // One place takes the results of many models.
+        // One path takes the results of many models.
         options.clobber = Clobber::Force;
     }
     convert(&file(input), Some(&file(output)), &options)
 }
 
-/// One that must succeed.
+/// The same for a conversion that must succeed.
 pub fn converted(input: &Path, output: &Path, options: &Options) -> Report {
     converts(input, output, options).unwrap_or_else(|error| panic!("{}: {error}", input.display()))
 }
 
-/// One as the tool is meant to be used: verified, with the options that are the default.
+/// Converts a model as the tool is meant to be used: verified, with the default options.
 pub fn fused(input: &Path, output: &Path) -> Report {
     converted(input, output, &Options::default())
 }
 
-/// A look: what would be fused, and nothing is written.
+/// Looks at a model: returns what would be fused, and writes nothing.
 pub fn looked(input: &Path, options: &Options) -> Report {
     convert(&Endpoint::File(input.to_owned()), None, options)
         .unwrap_or_else(|error| panic!("{}: {error}", input.display()))

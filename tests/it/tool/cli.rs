@@ -1,4 +1,4 @@
-//! The tool as a process: exit codes, what is printed, what is left behind.
+//! Runs of the tool as a process: exit codes, what is printed, what is left behind.
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn output(arguments: &[&str]) -> Output {
     tool().args(arguments).output().unwrap()
 }
 
-/// A folder, and the path of a file in it that does not exist yet.
+/// Returns a folder, and the path of a file in it that does not exist yet.
 fn target() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.onnx");
@@ -30,7 +30,7 @@ fn files(folder: &Path) -> Vec<String> {
     names.map(|name| name.into_string().unwrap()).collect()
 }
 
-/// Arguments (OUT is the target), exit code, what stderr says, whether OUT is written.
+/// Each row: arguments (OUT is the target), exit code, what stderr says, whether OUT is written.
 #[test]
 fn exit_codes() {
     let broken = tempfile::NamedTempFile::new().unwrap();
@@ -189,7 +189,7 @@ fn the_summary_says_what_was_done_and_what_was_not_checked() {
     );
 }
 
-/// Of what takes numbers, they count up.
+/// Stages of several steps count them up.
 #[test]
 fn progress_is_told_in_lines() {
     let (_folder, out) = target();
@@ -210,7 +210,7 @@ fn progress_is_told_in_lines() {
     assert!(proved >= 3 && told.contains("progress: proving 3/3"), "{told}");
 }
 
-/// A path is bytes, and may have the character that parts a name from a file.
+/// A path is bytes, and may have an `=`, which separates a name from a file.
 #[cfg(unix)]
 #[test]
 fn paths_may_have_any_name() {
@@ -236,7 +236,7 @@ fn paths_may_have_any_name() {
     assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
 }
 
-/// What was read and written, and what changed; of a look, no more than before.
+/// The summary says what was read and written, and what changed; that of a look does not.
 #[test]
 fn the_summary_says_what_changed_in_the_whole_model() {
     let (_folder, out) = target();
@@ -273,7 +273,7 @@ fn the_summary_says_what_changed_in_the_whole_model() {
     }
 }
 
-/// What was not checked is followed by what to do.
+/// A line on what was not checked is followed by what to do.
 #[test]
 fn what_was_not_checked_says_what_to_do() {
     let unrunnable = &*cases::model("loop_body");
@@ -294,7 +294,7 @@ fn what_was_not_checked_says_what_to_do() {
     }
 }
 
-/// Of many models, too: why not stands beside the model, and what to do beside the total.
+/// With many models, the reason stands in the line of the model, and what to do in that of the total.
 #[test]
 fn what_was_not_checked_is_said_of_many_models() {
     let unrunnable = &*cases::model("loop_body");
@@ -312,7 +312,7 @@ fn what_was_not_checked_is_said_of_many_models() {
     }
 }
 
-/// Names in a model are anybody's: what would steer a terminal is spelled out.
+/// Names in a model may be anything: characters that would control a terminal are not printed.
 #[test]
 fn control_characters_of_names_are_not_printed() {
     let folder = tempfile::tempdir().unwrap();
@@ -338,7 +338,7 @@ fn control_characters_of_names_are_not_printed() {
     }
 }
 
-/// The flag that a near miss names fixes it.
+/// With the flag that a near miss names, the block is fused.
 #[test]
 fn a_near_miss_names_the_flag_that_helps() {
     let model = &*cases::model("same_upper_unknown_sizes");
@@ -363,7 +363,8 @@ fn overridable_weights_are_folded_unless_they_are_to_be_kept() {
     assert!(kept.contains("nothing to fuse") && kept.contains("may override it"), "{kept}");
 }
 
-/// Many models: a line each, on after a failure, and the exit code of the first one.
+/// Many models have a line each; the tool goes on after a failure, and ends with the exit code of
+/// the first one.
 #[test]
 fn many_models_have_a_line_each() {
     let folder = tempfile::tempdir().unwrap();
@@ -372,7 +373,7 @@ fn many_models_have_a_line_each() {
     fs::write(&broken, b"not a model at all").unwrap();
     let manifest = path("manifest.jsonl");
     let pair = |input: &str, output: &str| {
-        // Seen from the manifest, not from where the tool runs.
+        // Paths are relative to the manifest, not to the folder in which the tool runs.
         format!("{{\"input\": \"{input}\", \"output\": \"{output}\"}}\n")
     };
     let network = fs::canonicalize(NETWORK).unwrap();
@@ -393,11 +394,11 @@ fn many_models_have_a_line_each() {
         ),
         (&["--manifest", &manifest], 8, &["failed", "failed", "fused", "total"], &["a.onnx"]),
         (&["--out-dir", &out, NETWORK, "--quiet"], 0, &[], &[]),
-        // A folder that holds its results, too: these are no models to be fused again.
+        // The folder holds its results, too: these are no models to be fused again.
         (&["--out-dir", &fused, &all], 0, same, &["all/fused/a.onnx", "all/fused/below/b.onnx"]),
         (&["--out-dir", &fused, &all], 0, same, &[]),
         (&["--out-dir", &path("all/below/../fused"), &all], 0, same, &[]),
-        // Nothing to fuse, but not the same either.
+        // There is nothing to fuse, but the file is not the same either.
         (&["--out-dir", &out, &training], 0, &["fused"], &["out/model.onnx"]),
     ] {
         let result = output(arguments);
@@ -413,7 +414,7 @@ fn many_models_have_a_line_each() {
     }
 }
 
-/// Of models and folders that are only looked at: what is said, and the exit code.
+/// Models and folders that are only looked at: arguments, exit code, and parts of what is said.
 #[test]
 fn many_models_are_looked_at() {
     let folder = tempfile::tempdir().unwrap();
@@ -457,7 +458,7 @@ fn many_models_are_looked_at() {
     assert_eq!(files(folder.path()), before);
 }
 
-/// What is fed is what was given: the model runs on what fits it, and on nothing else.
+/// Given tensors are fed: the model runs on what fits it, and on nothing else.
 #[test]
 fn tensors_of_the_user_are_fed() {
     let folder = tempfile::tempdir().unwrap();
@@ -516,8 +517,8 @@ fn completions_and_the_manual_are_printed() {
     }
 }
 
-/// Of many models, each leaves those of its blocks alone that are named; a name that none of
-/// them has is a mistake, and nothing is written.
+/// Among many models, each leaves its own block of the given name alone; a name that no model
+/// has is an error, and nothing is written.
 #[test]
 fn a_name_to_skip_is_of_a_block_of_one_of_many() {
     let folder = tempfile::tempdir().unwrap();
@@ -534,8 +535,8 @@ fn a_name_to_skip_is_of_a_block_of_one_of_many() {
     assert!(known.status.success() && said.contains("onnx: 2 blocks, "), "{said}");
 }
 
-/// What is given, as a type of NumPy's and its bytes, to an input of BLOCK's (float32) or of
-/// a model with integers; the exit code, and what is said.
+/// Each row: a type of NumPy's and the bytes of an element, which are given to NETWORK's input of
+/// float32; the exit code, and what is said.
 #[test]
 fn tensors_that_no_input_takes_are_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -567,7 +568,7 @@ fn tensors_that_no_input_takes_are_refused() {
     }
 }
 
-/// Blocks that could not be proved are there all the same.
+/// Blocks that could not be proved are reported all the same.
 #[test]
 fn what_could_not_be_proved_is_not_nothing_to_fuse() {
     let (folder, out) = target();
@@ -583,7 +584,7 @@ fn what_could_not_be_proved_is_not_nothing_to_fuse() {
     }
 }
 
-/// Bounds hold for the environment, too.
+/// Bounds on flags hold for environment variables, too.
 #[test]
 fn a_million_threads_of_the_environment_are_refused() {
     let mut tool = tool();
@@ -593,7 +594,7 @@ fn a_million_threads_of_the_environment_are_refused() {
     assert!(said.contains("RAYON_NUM_THREADS: a number from 1 to 1024"), "{said}");
 }
 
-/// A name makes no line, and turns no text around: on a terminal, in JSON, in a page.
+/// A name can neither break a line nor turn text around: on a terminal, in JSON, in a page.
 #[test]
 fn names_are_one_line_wherever_they_are_told() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The commands of the documents, as a reader would type them.
+//! Runs the commands of the documents, as a reader would type them.
 #![cfg(unix)]
 
 use std::fs;
@@ -11,10 +11,10 @@ use crate::support::parallel;
 const PLAIN: &str = "fixtures/networks/cifar_quick/plain.onnx";
 const KEPT: &str = "fixtures/networks/cifar_quick/torchscript_kept_static.onnx";
 
-/// Commands that end otherwise than well.
+/// Commands whose exit code is not 0.
 const ENDS: [(&str, i32); 1] = [("acb-fuse --check models/", 5)];
 
-/// Where the documents' files are, under the names that these give them.
+/// Returns a folder with the files of the documents, under the names that these give them.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let own = |name: &str| folder.path().join(name);
@@ -48,7 +48,7 @@ fn documents() -> Vec<PathBuf> {
     all.filter(is_page).chain(["README.md".into()]).collect()
 }
 
-/// The lines of a page, in blocks of the shell, that call the tool.
+/// Returns the lines in a page's shell blocks that call the tool.
 fn commands(page: &Path) -> Vec<String> {
     let text = fs::read_to_string(page).unwrap();
     let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split_once("```"));

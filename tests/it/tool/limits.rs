@@ -1,5 +1,5 @@
-//! What is followed, tried or evaluated is limited by what can be counted; a limit that is
-//! met is said by its name, and never that something "is not known" or "is not constant".
+//! Limits on what is followed, tried or evaluated are on what can be counted; a limit that is met
+//! is reported by its name, and never as something that "is not known" or "is not constant".
 use std::fs;
 
 use acb_fuse::Options;
@@ -22,7 +22,7 @@ fn op(op: &str, inputs: &[&str], output: &str) -> NodeProto {
     node(op, output, inputs, output, vec![])
 }
 
-/// Two convolutions of x, one of which has the kernel `k` that `nodes` compute.
+/// Returns two convolutions of x, one of which has the kernel `k` that `nodes` compute.
 fn with_kernel(mut nodes: Vec<NodeProto>, mut stored: Vec<TensorProto>) -> ModelProto {
     nodes.push(op("Conv", &["x", "k"], "t"));
     nodes.push(op("Conv", &["x", "b"], "u"));
@@ -36,7 +36,7 @@ fn large_constant() -> ModelProto {
     with_kernel(vec![op("Tile", &["one", "sizes"], "k")], stored)
 }
 
-/// `count` times `op`, from `first` to `last`.
+/// Returns a row of `count` operators, from `first` to `last`.
 fn row(op_name: &str, first: &str, last: &str, count: usize) -> Vec<NodeProto> {
     let name = |at: usize| match at {
         0 => first.to_owned(),
@@ -50,7 +50,7 @@ fn deep_constant() -> ModelProto {
     with_kernel(row("Neg", "stored", "k", 251), vec![kernel("stored")])
 }
 
-/// Convolutions in a row: what two of them are would be larger.
+/// Convolutions in a row: two of them, multiplied out, would be larger.
 fn deep_branch() -> ModelProto {
     let name = |at: usize| if at == 0 { "x".to_owned() } else { format!("c{at}") };
     let conv = |at: usize| op("Conv", &[&name(at), &format!("k{at}")], &name(at + 1));
@@ -61,7 +61,7 @@ fn deep_branch() -> ModelProto {
     write::model(17, vec![double_input("x", 4)], nodes, kernels, &["c40"])
 }
 
-/// A sum, term by term, of convolutions of as many tensors.
+/// A sum, term by term, of convolutions of different tensors.
 fn long_sum() -> ModelProto {
     let inputs = (0..70).map(|at| double_input(&format!("x{at}"), 4)).collect();
     let mut nodes = vec![op("Conv", &["x0", "k"], "sum0")];
@@ -101,7 +101,7 @@ fn large_border() -> ModelProto {
     write::model(17, vec![x], nodes, stored, &["y"])
 }
 
-/// Pads with what the convolution before it gives there, behind a row of Identities.
+/// A Pad with what the convolution before it gives there, behind a row of Identities.
 fn far_border() -> ModelProto {
     let bias = from_floats("bias", &ArrayD::from_elem(IxDyn(&[4]), 0.5), Float::F64);
     let half = from_floats("half", &ArrayD::from_elem(IxDyn(&[]), 0.5), Float::F64);
@@ -115,7 +115,7 @@ fn far_border() -> ModelProto {
     write::model(17, vec![double_input("x", 4)], nodes, stored, &["y"])
 }
 
-/// Each partial sum of convolutions of one tensor is needed by others.
+/// Partial sums of convolutions of one tensor, each of which is also an output.
 fn shared_sums() -> ModelProto {
     let mut nodes = vec![op("Conv", &["x", "k0"], "sum0")];
     let (mut outputs, mut kernels) = (Vec::new(), vec![kernel("k0")]);
@@ -132,7 +132,7 @@ fn shared_sums() -> ModelProto {
     write::model(17, vec![double_input("x", 4)], nodes, kernels, &outputs)
 }
 
-/// Each tensor is the one before it twice, or that and the first one.
+/// A row of sums: each adds the tensor before it to itself, or to the first one.
 fn doubled_sums() -> ModelProto {
     let mut nodes = vec![op("Relu", &["x"], "y0")];
     for at in 1..=40 {

@@ -1,4 +1,4 @@
-//! The tool as a user meets it: exit codes, words, reports, limits.
+//! Tests of the tool as a user meets it: exit codes, words, reports, limits.
 
 mod cli;
 mod commands;

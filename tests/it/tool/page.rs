@@ -1,4 +1,4 @@
-//! The page: what it says of a model, and that the drawing is of the whole model.
+//! The HTML report: what the page says of a model, and that its drawing is of the whole model.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::cases;
 use crate::support::tool::tool;
 
-/// The page and the JSON of one run with `arguments`; OUT is a new file.
+/// Returns the page and the JSON of one run with `arguments`; OUT is a new file.
 fn reported(arguments: &[&str]) -> (String, Value) {
     let folder = tempfile::tempdir().unwrap();
     let [out, page, json] = ["out.onnx", "page.html", "report.json"]
@@ -20,7 +20,7 @@ fn reported(arguments: &[&str]) -> (String, Value) {
     (fs::read_to_string(page).unwrap(), serde_json::from_str(&json).unwrap())
 }
 
-/// The two numbers of each ` → ` before ` nodes` in `text`.
+/// Returns the two numbers of each ` → ` before ` nodes` in `text`.
 fn changes(text: &str) -> Vec<[u64; 2]> {
     let number = |word: Option<&str>| {
         let digits = word?.trim_matches(|c: char| !c.is_ascii_digit());
@@ -35,7 +35,7 @@ fn changes(text: &str) -> Vec<[u64; 2]> {
     arrows.collect()
 }
 
-/// Arguments, and what the page says or does not.
+/// Each row: arguments, what the page says, and what it does not say.
 #[test]
 fn a_page_says_what_it_is_asked_for() {
     let names = ["norms_that_stay", "loop_body"];
@@ -105,7 +105,7 @@ fn a_page_says_what_it_is_asked_for() {
     }
 }
 
-/// Many models: an index with a row for each, and a page for each that it leads to.
+/// Many models have an index with a row for each, which leads to a page for each.
 #[test]
 fn an_index_leads_to_a_page_for_each_model() {
     let folder = tempfile::tempdir().unwrap();

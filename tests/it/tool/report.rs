@@ -20,9 +20,9 @@ fn schema() -> Value {
     serde_json::from_str(acb_fuse::report::JSON_SCHEMA).unwrap()
 }
 
-/// Where `value` is not what `schema` says; nothing if it is. Knows the keywords that
-/// our schema uses, and refuses all others: a validator among the dependencies would have
-/// tract compiled with other features.
+/// Adds to `found` where `value` is not what `schema` says. Knows the keywords that our schema
+/// uses, and panics at all others: a validator among the dependencies would have tract compiled
+/// with other features.
 fn violations(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
     for (keyword, rule) in schema.as_object().expect(at) {
         let mut expect = |holds: bool| {
@@ -112,7 +112,7 @@ fn is_valid(report: &Value) -> Result<(), String> {
     if found.is_empty() { Ok(()) } else { Err(found.join("\n")) }
 }
 
-/// The report of a run with `arguments` (OUT is a new file), and the exit code.
+/// Returns the report of a run with `arguments` (OUT is a new file), and the exit code.
 fn reported(arguments: &[&str]) -> (Value, i32) {
     let folder = tempfile::tempdir().unwrap();
     let [out, report] = ["out.onnx", "report.json"].map(|name| folder.path().join(name));
@@ -128,7 +128,7 @@ fn reported(arguments: &[&str]) -> (Value, i32) {
     (serde_json::from_str(&text).unwrap(), result.status.code().unwrap())
 }
 
-/// Arguments, exit code, and values in the report.
+/// Each row: arguments, exit code, and values in the report.
 #[test]
 fn every_outcome_has_a_valid_report() {
     let names = ["different_strides", "loop_body", "norms_around_gemm"];
@@ -312,7 +312,7 @@ fn what_the_schema_does_not_describe_is_not_valid() {
     }
 }
 
-/// `{key: description}` everywhere: whoever reads the schema needs nothing else.
+/// Every key has a description: whoever reads the schema needs nothing else.
 #[test]
 fn every_key_is_described() {
     fn check(schema: &Value, at: &str) {
@@ -362,12 +362,12 @@ fn a_report_on_standard_output_is_alone_there() {
     ] {
         assert_eq!(output(arguments).status.code(), Some(2), "{arguments:?}");
     }
-    // Before any work is done.
+    // This is found before any work is done.
     let missing = output(&[NETWORK, out, "--report", "no/such/folder/report.json"]);
     assert_eq!(missing.status.code(), Some(8));
 }
 
-/// Many models: a line each, also of those that failed.
+/// Many models have a line each, those that failed included.
 #[test]
 fn many_models_have_a_line_each() {
     let folder = tempfile::tempdir().unwrap();
@@ -397,7 +397,7 @@ fn many_models_have_a_line_each() {
     }
 }
 
-/// One page, escaped, without anything that a browser would fetch or run.
+/// The page is one file, escaped, without anything that a browser would fetch or run.
 #[test]
 fn the_page_needs_nothing_and_runs_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -431,7 +431,7 @@ fn verbose_shows_the_average_kernel_and_hints_come_where_it_is_due() {
     let said = |arguments: &[&str]| String::from_utf8(output(arguments).stdout).unwrap();
     let verbose = said(&[NETWORK, out, "--verbose"]);
     assert!(verbose.contains("average magnitude of 3 fused 5×5 kernels, largest 1:"), "{verbose}");
-    // Not a terminal: numbers.
+    // Standard output is no terminal: numbers are shown instead of colours.
     assert!(!verbose.contains('\u{1b}'), "{verbose}");
     assert!(!said(&[NETWORK, out]).contains("average"));
     for (network, expected) in [

@@ -1,5 +1,5 @@
-//! What a model may take of the machine: under a limit of memory every hostile file ends with a
-//! message and a documented code, and `--timeout` ends whatever does not end by itself.
+//! What a model may take of the machine: under a limit of memory, the tool ends on every hostile
+//! file with a message and a documented code, and `--timeout` ends whatever does not end by itself.
 
 #![cfg(unix)]
 use std::fs;
@@ -22,10 +22,10 @@ use crate::support::fixtures;
 use crate::support::parallel;
 use crate::support::tool::tool;
 
-/// KiB of address space: 2.5 GB.
+/// The limit of the address space in KiB: 2.5 GB.
 const LIMIT: &str = "2621440";
 
-/// The highest documented code.
+/// The highest documented exit code.
 const LAST_CODE: i32 = 8;
 
 fn op(op: &str, inputs: &[&str], output: &str) -> NodeProto {
@@ -46,7 +46,7 @@ fn sized(name: &str, sizes: &[i64]) -> ValueInfoProto {
     info
 }
 
-/// A block, `c = Conv(x) + Conv(x)`, and what `nodes` make of it.
+/// Returns a model of a block, `c = Conv(x) + Conv(x)`, and of `nodes` behind it.
 fn behind_a_block(nodes: Vec<NodeProto>, stored: Vec<TensorProto>) -> ModelProto {
     beside(vec![], nodes, stored)
 }
@@ -66,12 +66,12 @@ fn beside(
     write::model(17, inputs, all, stored, &["y"])
 }
 
-/// One operator with a list of integers, of what the block makes.
+/// One operator on what the block makes, with a list of integers as its second input.
 fn asked(name: &str, list: &[i64]) -> ModelProto {
     behind_a_block(vec![op(name, &["c", "list"], "y")], vec![from_integers("list", list)])
 }
 
-/// A constant of these sizes, of which the sum is added.
+/// A constant of these sizes, whose sum is added to what the block makes.
 fn constant(name: &str, first: Option<&str>, sizes: &[i64]) -> ModelProto {
     let inputs: Vec<&str> = first.into_iter().chain(["sizes"]).collect();
     let nodes = vec![op(name, &inputs, "z"), summed(), op("Add", &["c", "r"], "y")];
@@ -83,7 +83,7 @@ fn summed() -> NodeProto {
     node("ReduceSum", "r", &["z"], "r", vec![write::int("keepdims", 0)])
 }
 
-/// A constant of 2³³ elements, of which the sum goes into the block itself.
+/// A constant of 2³³ elements, whose sum is added to what the block reads.
 fn before_the_block(name: &str, sizes: &[i64]) -> ModelProto {
     let inputs: &[&str] = if name == "ConstantOfShape" { &["sizes"] } else { &["one", "sizes"] };
     let mut model = behind_a_block(vec![op("Relu", &["c"], "y")], vec![]);
@@ -96,7 +96,7 @@ fn before_the_block(name: &str, sizes: &[i64]) -> ModelProto {
     model
 }
 
-/// The same, of the sizes of a graph input.
+/// The same as [`constant`], with the sizes of a graph input.
 fn of_measured(name: &str, sizes: &[i64]) -> ModelProto {
     let made = op(name, &["one", "sizes"], "z");
     let shape = op("Shape", &["w"], "sizes");
@@ -113,7 +113,7 @@ fn pool(taps: i64) -> ModelProto {
     behind_a_block(vec![node("AveragePool", "y", &["c"], "y", how)], vec![])
 }
 
-/// `count` times the sum (or difference) of a tensor and itself.
+/// A row of `count` sums (or differences) of a tensor and itself.
 fn doubled(name: &str, terms: usize, count: usize) -> ModelProto {
     let mut nodes = Vec::new();
     let mut last = "c".to_owned();
@@ -125,7 +125,7 @@ fn doubled(name: &str, terms: usize, count: usize) -> ModelProto {
     behind_a_block(nodes, vec![])
 }
 
-/// Each Concat joins one kernel more to the one before it, which is one kernel by then.
+/// Each Concat joins one more kernel to those before it, which are one kernel by then.
 fn joined_one_by_one(count: usize) -> ModelProto {
     let (mut nodes, mut stored, mut last) = (Vec::new(), Vec::new(), "c".to_owned());
     for at in 0..count {
@@ -139,7 +139,7 @@ fn joined_one_by_one(count: usize) -> ModelProto {
     behind_a_block(nodes, stored)
 }
 
-/// Each sum is of the two before it.
+/// A row of sums, each of the two tensors before it.
 fn fibonacci(count: usize) -> ModelProto {
     let mut nodes = Vec::new();
     let (mut one, mut other) = ("c".to_owned(), "n".to_owned());
@@ -185,7 +185,8 @@ fn sliced(rank: i64) -> ModelProto {
 
 type Made = Box<dyn Fn() -> ModelProto + Sync>;
 
-/// What a model asks for, and what is said of it; nothing, if any message will do.
+/// Returns what each model asks for, the model, and what is said of it; empty if any message will
+/// do.
 fn cases() -> Vec<(String, Made, &'static str)> {
     let mut cases: Vec<(String, Made, &'static str)> = Vec::new();
     let mut add = |name: String, made: Made, said| cases.push((name, made, said));
@@ -244,7 +245,7 @@ fn cases() -> Vec<(String, Made, &'static str)> {
     cases
 }
 
-/// How the tool ends under the limit of memory, and all that it says.
+/// Returns the exit code of the tool under the limit of memory, and all that it says.
 fn limited(model: &Path, output: &Path) -> (Option<i32>, String) {
     let program = tool().get_program().to_owned();
     let mut shell = Command::new("sh");
@@ -289,7 +290,7 @@ fn in_little_memory_every_hostile_file_ends_with_a_message() {
     });
 }
 
-/// Two convolutions in a row by one kernel of a GiB, in a side file that takes no room.
+/// Writes two convolutions in a row with one kernel of a GiB, in a side file that takes no room.
 fn with_sparse_kernel(folder: &Path) -> PathBuf {
     use acb_fuse::onnx::proto::StringStringEntryProto;
     let side = 1i64 << 14;
@@ -320,10 +321,10 @@ fn with_sparse_kernel(folder: &Path) -> PathBuf {
 
 const NETWORK: &str = "fixtures/networks/cifar_quick/torchscript_kept_static.onnx";
 
-/// Of more bytes than a pipe holds.
+/// A model of more bytes than a pipe holds.
 const LARGE: &str = "fixtures/networks/densenet121/plain.onnx";
 
-/// It waits for a model that never comes, or for a reader of its result.
+/// The tool waits for a model that never comes, or for a reader of its result.
 #[test]
 fn what_does_not_end_is_ended() {
     let folder = tempfile::tempdir().unwrap();
@@ -346,8 +347,8 @@ fn what_does_not_end_is_ended() {
     }
 }
 
-/// `count` blocks, or single convolutions of the last tensor, each behind a Relu, at so many
-/// pixels squared.
+/// A row of `blocks` blocks and `convs` single convolutions, each with a Relu behind it, on an
+/// image of `pixels` × `pixels`.
 fn row_of(blocks: usize, convs: usize, pixels: i64) -> ModelProto {
     let conv = |from: &str, kernel: &str, pad: i64, to: &str| {
         node("Conv", to, &[from, kernel], to, vec![ints("pads", vec![pad; 4])])
@@ -368,7 +369,7 @@ fn row_of(blocks: usize, convs: usize, pixels: i64) -> ModelProto {
     write::model(17, vec![sized("x", &[1, 4, pixels, pixels])], nodes, stored, &["y"])
 }
 
-/// A sum, term by term, of a convolution and of two tensors by turns.
+/// A sum, term by term, of a block and of two other tensors in turn.
 fn row_of_additions(count: usize) -> ModelProto {
     let name = |at: usize| if at == count { "y".to_owned() } else { format!("s{at}") };
     let of = |at: usize| if at == 0 { "c".to_owned() } else { name(at) };
@@ -377,8 +378,8 @@ fn row_of_additions(count: usize) -> ModelProto {
     behind_a_block(nodes.collect(), vec![])
 }
 
-/// Whatever the tool is doing when its time is over, and in whichever thread: it ends then,
-/// with one line, and the old OUT.
+/// Whatever the tool is doing when its time is over, and in whichever thread, it ends with one
+/// line, and leaves the old OUT.
 #[test]
 fn it_is_ended_in_every_stage() {
     const STAGES: [&str; 4] = ["reading", "planning", "proving", "running"];
@@ -393,7 +394,7 @@ fn it_is_ended_in_every_stage() {
         let [model_path, out] = ["in.onnx", "out.onnx"].map(|name| folder.path().join(name));
         fs::write(&model_path, model().encode_to_vec()).unwrap();
         fs::write(&out, "").unwrap();
-        // On a slow machine, it comes so far a little later.
+        // On a slow machine, the tool reaches the stage a little later.
         for seconds in [1u64, 2, 4, 8, 16] {
             let began = Instant::now();
             let mut tool = tool();
@@ -405,7 +406,7 @@ fn it_is_ended_in_every_stage() {
             assert_eq!(said.lines().count(), 1, "{said}");
             assert!(ended.stdout.is_empty() && fs::read(&out).unwrap().is_empty());
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "{stage}");
-            // By the clock of the process, which a busy machine makes slow.
+            // `--timeout` goes by the clock of the process, which a busy machine makes slow.
             assert!(began.elapsed() < Duration::from_secs(10 * seconds), "{stage}: {said}");
             let found = said.split(" while ").nth(1).and_then(|rest| rest.split(':').next());
             let found = found.unwrap_or_else(|| panic!("{said}"));

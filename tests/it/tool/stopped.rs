@@ -1,5 +1,5 @@
-//! A process that is stopped for longer than verification may take, wherever it stands, makes
-//! the same file and says the same words: limits count time in which the process ran.
+//! A process that is stopped for longer than verification may take, at whatever point, makes the
+//! same file and says the same words: limits count only the time in which the process runs.
 
 #![cfg(unix)]
 use std::fs;
@@ -12,11 +12,11 @@ use crate::support::tool::tool;
 
 const NETWORK: &str = "fixtures/networks/cifar_quick/torchscript_kept_static.onnx";
 
-/// What verification may take; a tenth of it is needed.
+/// The limit of verification in seconds, of which a tenth is needed.
 const LIMIT: u64 = 20;
 
-/// When the process is stopped, in hundredths of the time that it takes undisturbed: while it
-/// reads, proves, writes, runs.
+/// Moments at which the process is stopped, in percent of the time that it takes undisturbed:
+/// while it reads, proves, writes, runs.
 const MOMENTS: [u32; 5] = [5, 15, 35, 55, 80];
 
 fn begun(output: &Path) -> Child {
@@ -33,7 +33,7 @@ fn signal(child: &Child, name: &str) {
 
 fn words(output: Output) -> (Option<i32>, String) {
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    // Where the file is, and how long it took, is each one's own.
+    // The line with the place of the file and the time it took differs in each run.
     let alike = text.split_inclusive('\n').filter(|line| !line.starts_with("written: "));
     (output.status.code(), alike.collect())
 }

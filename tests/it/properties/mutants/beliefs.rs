@@ -1,6 +1,6 @@
 //! Wrong beliefs: the fuser takes the file for another model (of another size, rank, batch,
 //! border, constant or broadcast), and is right for that one; or it claims more or less than
-//! it knows. Verification has the file. Everything must be caught before the models run.
+//! it knows. Verification reads the file itself. Everything must be caught before the models run.
 use acb_fuse::engine::{Array, Engine, Limits, Source, dialect};
 use acb_fuse::facts::validity::{Property, SizeSet};
 use acb_fuse::onnx::float::Float;
@@ -24,18 +24,18 @@ use prost::Message;
 
 use super::scene::{Beliefs, Rewritten, original, rewritten, with_model};
 
-/// What is believed of the file.
+/// A file, and what the fuser takes it for.
 pub struct Belief {
     pub file: ModelProto,
     pub believed: ModelProto,
-    /// What is claimed instead of what the fuser would.
+    /// Turns the fuser's claim into the one that is made.
     pub claimed: fn(Beliefs) -> Beliefs,
-    /// Shapes of the inputs at which the file and the rewrite differ; none for a claim that
-    /// is merely too narrow.
+    /// Shapes of the inputs at which the file and the rewrite differ; empty for a claim that is
+    /// merely too narrow.
     pub differs_at: Vec<Vec<usize>>,
 }
 
-/// What became of a belief.
+/// Whether, and by what, a wrong belief was caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caught {
     /// The claim does not cover what the file leaves open.
@@ -44,12 +44,12 @@ pub enum Caught {
     ByProof,
     /// The proof could not be made, so the block is left alone.
     LeftAlone,
-    /// Not at all.
+    /// The belief is not caught.
     Missed,
 }
 
 impl Belief {
-    /// What verification says, without a run.
+    /// Returns what verification says, without a run.
     pub fn fate(&self) -> Caught {
         let rewrite = self.rewrite();
         with_model(self.file.encode_to_vec(), |reader, _| {
@@ -72,8 +72,8 @@ impl Belief {
         rewritten(&self.believed, "y").unwrap_or_else(|| panic!("no block: {:?}", operators()))
     }
 
-    /// Whether the engine makes something else of the file with the new nodes, at the inputs
-    /// where it should.
+    /// Returns whether the engine computes other outputs if the new nodes are put into the file, at
+    /// inputs where it should.
     pub fn is_wrong(&self) -> bool {
         let rewrite = self.rewrite();
         let mut wrong = self.file.clone();
@@ -103,7 +103,7 @@ fn run(model: &ModelProto, inputs: &[Array]) -> Result<Array, String> {
     outputs.into_iter().next().ok_or_else(|| "no output".to_owned())
 }
 
-/// A dimension: `None` is open.
+/// A declared size; `None` if it is open.
 type Dim = Option<i64>;
 
 const OPEN: Dim = None;
@@ -137,7 +137,7 @@ impl Net {
         self
     }
 
-    /// Random numbers, the same for the same name and shape.
+    /// Adds random numbers, the same for the same name and shape.
     fn floats(self, name: &str, shape: &[usize]) -> Self {
         let values = numbers(name, shape);
         self.array(name, &values)
@@ -184,14 +184,14 @@ fn declared(name: &str, dims: &[Dim]) -> ValueInfoProto {
     }
 }
 
-/// Kernel sizes and channels of the blocks that are tried.
+/// Kernel sizes, input channels and output channels of the blocks that are tried.
 const GEOMETRIES: [(usize, usize, usize); 4] = [(3, 3, 4), (5, 2, 3), (3, 4, 4), (7, 1, 2)];
 
 fn as_claimed(beliefs: Beliefs) -> Beliefs {
     beliefs
 }
 
-/// Right for everything.
+/// Claims that the rewrite is right without any condition.
 fn everywhere(beliefs: Beliefs) -> Beliefs {
     Beliefs { conditions: vec![], ..beliefs }
 }
@@ -201,8 +201,8 @@ fn also(mut beliefs: Beliefs, tensor: &str, property: Property) -> Beliefs {
     beliefs
 }
 
-/// Two models that differ in the shape of their input alone, and where that shows; claimed as
-/// the fuser would, and as right for everything.
+/// Returns beliefs about two models that differ only in the shape of their input, and an input
+/// at which that shows: one claimed as by the fuser, one as right without condition.
 fn shapes_of_x(
     make: impl Fn(Net) -> Net,
     file: &[Dim],
@@ -219,7 +219,7 @@ fn shapes_of_x(
     vec![belief(as_claimed), belief(everywhere)]
 }
 
-/// The file and what it is taken for.
+/// Returns the belief that `file` is the model `believed`.
 fn pair(file: Net, believed: Net, differs_at: &[usize]) -> Belief {
     let differs_at = vec![differs_at.to_vec()];
     Belief { file: file.model(), believed: believed.model(), claimed: as_claimed, differs_at }
@@ -229,7 +229,7 @@ fn each(make: impl Fn(usize, usize, usize) -> Vec<Belief>) -> Vec<Belief> {
     GEOMETRIES.iter().flat_map(|&(d, inputs, outputs)| make(d, inputs, outputs)).collect()
 }
 
-/// Two convolutions with padding that follows from the size.
+/// Adds two convolutions whose padding follows from the size.
 fn same_arms(
     net: Net,
     [d, other]: [usize; 2],
@@ -257,7 +257,7 @@ fn same_kind(mode: &'static str, stride: i64, file: Dim, believed: i64, at: usiz
     })
 }
 
-/// A border, then a crop whose bounds are numbers, then a convolution.
+/// A border, then a crop with fixed bounds, then a convolution.
 fn padded_and_cropped(start: i64, end: i64) -> Vec<Belief> {
     each(|d, i, o| {
         let make = |net: Net| {
@@ -275,7 +275,7 @@ fn padded_and_cropped(start: i64, end: i64) -> Vec<Belief> {
     })
 }
 
-/// Pads that are computed from the size of the input: one less than what it has over 6.
+/// Pads that are computed from the height of the input, along both axes: (height − 6) − 1.
 fn computed_pads() -> Vec<Belief> {
     each(|d, i, o| {
         let make = |net: Net| {
@@ -300,7 +300,7 @@ fn computed_pads() -> Vec<Belief> {
     })
 }
 
-/// Windows of 2 and of 1 give as many outputs for even sizes only.
+/// With stride 2, windows of 2 and of 1 give equally many outputs for even sizes only.
 fn unequal_counts() -> Vec<Belief> {
     each(|_, i, o| {
         let make = |net: Net| {
@@ -316,7 +316,7 @@ fn unequal_counts() -> Vec<Belief> {
     })
 }
 
-/// A product with a scale of three axes, of a tensor of two.
+/// A product of a tensor of two axes, scaled by a tensor of three axes.
 fn rank_of_a_product() -> Vec<Belief> {
     each(|d, i, o| {
         let make = |net: Net| {
@@ -331,7 +331,7 @@ fn rank_of_a_product() -> Vec<Belief> {
     })
 }
 
-/// `Shape` from an axis on, taken for the whole shape.
+/// A `Shape` that starts at an axis, taken for the whole shape.
 fn rank_of_a_shape() -> Vec<Belief> {
     each(|d, i, o| {
         let size = d as i64 + 2;
@@ -364,9 +364,9 @@ fn rank_of_a_shape() -> Vec<Belief> {
     })
 }
 
-/// A convolution whose border is filled with its bias by assignment, and another one: of one
-/// image of 5 × 5; `leave` is how many elements are not filled, `off` what is added to the
-/// values, and `turn` by how many channels they are exchanged.
+/// Adds a convolution whose border is filled with its bias by assignment, and another convolution,
+/// for one image of 5 × 5. `leave` is the number of elements that are not filled, `off` is added to
+/// the values, and `turn` is the number of channels by which they are exchanged.
 fn filled(net: Net, [d, i, o]: [usize; 3], leave: usize, off: f64, turn: usize) -> Net {
     let bias = numbers("bias", &[o]);
     let (mut at, mut values) = (vec![], vec![]);
@@ -396,7 +396,7 @@ fn filled(net: Net, [d, i, o]: [usize; 3], leave: usize, off: f64, turn: usize) 
         .node("Conv", &["f", "k"], "y")
 }
 
-/// The border, where the file's input has other dimensions than one image of 5 × 5.
+/// The border, where the file's input has other dimensions than those of one 5 × 5 image.
 fn border_of(file: fn(usize) -> [Dim; 4], at: fn(usize) -> [usize; 4]) -> Vec<Belief> {
     each(|d, i, o| {
         let make = |net| filled(net, [d, i, o], 0, 0.0, 0);
@@ -412,7 +412,7 @@ fn border_with(leave: usize, off: f64, turn: usize) -> Vec<Belief> {
     })
 }
 
-/// A border around what a Relu leaves, where the file's is taken for one around all elements.
+/// A border around the output of a Relu, taken for a border around all elements.
 fn border_behind_a_relu() -> Vec<Belief> {
     each(|d, i, o| {
         let whole = || filled(Net::of(&[("x", &image(i, [Some(5); 2]))]), [d, i, o], 0, 0.0, 0);
@@ -424,7 +424,7 @@ fn border_behind_a_relu() -> Vec<Belief> {
     })
 }
 
-/// A square kernel and a thin one, made of the constants that `of` adds: `a` and `b`.
+/// Returns a sum of a square kernel's and a thin one's convolution; `constants` adds the kernels.
 fn arms(i: usize, [a, b]: [&str; 2], constants: impl Fn(Net) -> Net) -> Net {
     constants(Net::of(&[("x", &image(i, [OPEN; 2]))]))
         .with("Conv", &["x", a], "t", vec![ints("pads", vec![1; 4])])
@@ -432,7 +432,8 @@ fn arms(i: usize, [a, b]: [&str; 2], constants: impl Fn(Net) -> Net) -> Net {
         .node("Add", &["t", "u"], "y")
 }
 
-/// Two ways to come by the square kernel.
+/// Returns beliefs where the file computes the square kernel in one way, and is taken to compute it
+/// in another.
 fn constants(
     file: impl Fn(Net, [usize; 4]) -> Net,
     believed: impl Fn(Net, [usize; 4]) -> Net,
@@ -466,7 +467,7 @@ fn indexed(shape: [usize; 4], at: impl Fn(usize) -> f64) -> ArrayD<f64> {
     ArrayD::from_shape_vec(IxDyn(&shape), (0..count).map(at).collect()).unwrap()
 }
 
-/// A kernel scaled by the statistics of a norm that are computed: 1/√(v + ε).
+/// Adds a kernel scaled by computed statistics of a norm: 1/√(v + ε).
 fn scaled_by(net: Net, shape: [usize; 4], epsilon: f64) -> Net {
     let [o, ..] = shape;
     let variance = numbers("v", &[o, 1, 1, 1]).mapv(|value| value.abs() + 0.25);
@@ -479,7 +480,7 @@ fn scaled_by(net: Net, shape: [usize; 4], epsilon: f64) -> Net {
         .node("Mul", &["w", "s"], "a")
 }
 
-/// A kernel that is standardized by a batch norm: with its own statistics, or with given ones.
+/// Adds a kernel standardized by a batch norm, with its own statistics or with given ones.
 fn standardized(net: Net, shape: [usize; 4], trains: i64) -> Net {
     let [o, i, ..] = shape;
     net.floats("w", &shape)
@@ -496,7 +497,7 @@ fn standardized(net: Net, shape: [usize; 4], trains: i64) -> Net {
         .integers(&format!("unused{o}"), &[0])
 }
 
-/// A constant along another axis than the channels, where both have as many elements.
+/// A constant along another axis than the channels, where both have equally many elements.
 fn per_axis(op: &'static str, file: [usize; 4], believed: [usize; 4]) -> Vec<Belief> {
     each(|_, i, _| {
         let net = |dims: [usize; 4]| {
@@ -554,10 +555,10 @@ fn exactly(axis: usize, size: i64) -> Property {
     Property::Size(axis, SizeSet::Exactly(size))
 }
 
-/// A name, and what is believed.
+/// The name of a kind of belief, and the beliefs.
 type Believed = (&'static str, fn() -> Vec<Belief>);
 
-/// Kinds of wrong beliefs.
+/// The kinds of wrong beliefs.
 pub const BELIEFS: [Believed; 32] = [
     ("an open size for an even one", || same_kind("SAME_UPPER", 2, OPEN, 8, 7)),
     ("an open size for an odd one", || same_kind("SAME_UPPER", 2, OPEN, 7, 8)),

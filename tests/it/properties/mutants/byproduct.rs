@@ -1,4 +1,4 @@
-//! Tensors that a block makes on the way, made wrongly where its output is right.
+//! Tensors that a block makes on the way, made wrongly although the block's output is right.
 
 use std::fs;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use acb_fuse::verify::proof::prove;
 use super::scene::{Made, original, with_model};
 use crate::support::cases;
 
-/// Each operator that stands between what is right and the by-product's name.
+/// Operators of which one is put between the right tensor and the by-product's name.
 const MISTAKES: [&str; 2] = ["Neg", "Exp"];
 
 #[test]

@@ -29,15 +29,15 @@ use prost::Message;
 use super::mistakes::{few, flip_last_bit, values};
 use super::scene;
 
-/// A model, and what is rightly made of it.
+/// A model, and the right result of its conversion.
 pub struct Files<'f> {
     pub old: ModelProto,
     pub new: ModelProto,
     graphs: &'f [Graph<'f>],
     changes: &'f [Changes<'f>],
-    /// Per graph and block those of its new tensors.
+    /// Per graph and block, the fingerprints of its new tensors.
     fingerprints: &'f [Vec<Vec<Fingerprint>>],
-    /// What blocks of the main graph compute.
+    /// Names of the tensors that blocks of the main graph compute.
     outputs: Vec<String>,
 }
 
@@ -118,12 +118,12 @@ impl Files<'_> {
         })
     }
 
-    /// What reading the file back says.
+    /// Returns what reading the file back says.
     pub fn read_back(&self, new: &ModelProto) -> Result<(), Miswritten> {
         self.read_back_from(&new.encode_to_vec(), Storage::default())
     }
 
-    /// The same of a file with the side file that lies in `storage`.
+    /// The same for a file whose side file lies in `storage`.
     pub fn read_back_from(&self, new: &[u8], storage: Storage) -> Result<(), Miswritten> {
         let expected: Vec<Expected> = self
             .changes
@@ -144,7 +144,7 @@ impl Files<'_> {
         check(self.graphs, &expected, &Graph::read_all(&new)?)
     }
 
-    /// Whether the run of old and new model refuses the new one.
+    /// Returns whether the run of the old and the new model refuses the new one.
     pub fn run_refuses(&self, new: &ModelProto) -> bool {
         let options = RunOptions::default();
         let Ok(new) = Model::index(new.encode_to_vec().into(), Storage::default()) else {
@@ -161,13 +161,13 @@ impl Files<'_> {
         self.new.graph.as_ref().unwrap()
     }
 
-    /// The new model, changed; `None` if the change does not apply.
+    /// Returns the new model, changed, or `None` if the change does not apply.
     fn with(&self, change: impl FnOnce(&mut GraphProto) -> Option<()>) -> Option<ModelProto> {
         let mut model = self.new.clone();
         change(model.graph.as_mut().unwrap()).map(|()| model)
     }
 
-    /// BlockNames of everything that blocks brought.
+    /// Returns whether blocks brought a tensor called `name`.
     fn is_new(&self, name: &str) -> bool {
         let mut blocks = self.changes.iter().flat_map(|changes| &changes.blocks);
         blocks.any(|BlockNodes { fused, .. }| {
@@ -177,7 +177,7 @@ impl Files<'_> {
         })
     }
 
-    /// Places of nodes of the main graph.
+    /// Returns the positions of the wanted nodes in the main graph.
     fn nodes(&self, wanted: impl Fn(&NodeProto) -> bool) -> Vec<usize> {
         let nodes = &self.graph().node;
         (0..nodes.len()).filter(|&at| wanted(&nodes[at])).collect()
@@ -202,7 +202,7 @@ impl Files<'_> {
 
 type Make = fn(&Files) -> Vec<ModelProto>;
 
-/// All mutants of one kind that a file has.
+/// Kinds of mistakes in a file, each with the function that makes all mutants of its kind.
 pub const MISWRITTEN: [(&str, Make); 23] = [
     ("one written weight by 10⁻⁶", |f| {
         each(f.new_weights(), |at| f.with(|graph| bump(&mut graph.initializer[at])))
@@ -343,7 +343,8 @@ fn each(places: Vec<usize>, make: impl Fn(usize) -> Option<ModelProto>) -> Vec<M
     few(places).into_iter().filter_map(make).collect()
 }
 
-/// The largest number of a tensor; nothing if its type has no such number.
+/// Changes the largest number of a tensor by a millionth; returns `None` if its type does not
+/// show that.
 fn bump(tensor: &mut TensorProto) -> Option<()> {
     let float = Float::from_onnx(tensor.data_type())?;
     let mut changed = values(tensor)?;
@@ -361,7 +362,7 @@ fn retyped(tensor: &mut TensorProto) -> Option<()> {
     Some(())
 }
 
-/// What stood in the old file in a tensor of the same shape.
+/// Gives a new tensor the data of a tensor of the same shape and type in the old file.
 fn stale(files: &Files, at: usize) -> Option<ModelProto> {
     let fused = &files.graph().initializer[at];
     let old = files.old.graph.as_ref()?.initializer.iter().find(|old| {
@@ -373,7 +374,7 @@ fn stale(files: &Files, at: usize) -> Option<ModelProto> {
     })
 }
 
-/// Between new convolutions that follow each other and have weights of one shape.
+/// Exchanges an input of new convolutions that follow each other, where the shapes are the same.
 fn inputs_exchanged(files: &Files, input: usize) -> Vec<ModelProto> {
     let convolutions = files.new_convolutions();
     let pairs = convolutions.iter().zip(convolutions.iter().skip(1));
@@ -393,7 +394,7 @@ fn inputs_exchanged(files: &Files, input: usize) -> Vec<ModelProto> {
     pairs.filter_map(exchanged).collect()
 }
 
-/// Blocks of the main graph in pairs, one behind the other.
+/// Applies `change` to the outputs of blocks of the main graph that follow each other.
 fn next_to_each_other(
     files: &Files,
     change: impl Fn(&mut GraphProto, &str, &str) -> Option<()>,
@@ -405,7 +406,7 @@ fn next_to_each_other(
         .collect()
 }
 
-/// Lets all that read `from` read `to`.
+/// Lets all nodes that read `from` read `to`; returns `None` if there are none.
 fn rewire(graph: &mut GraphProto, from: &str, to: &str) -> Option<()> {
     let mut readers = 0;
     for input in graph.node.iter_mut().flat_map(|node| &mut node.input) {
@@ -417,7 +418,7 @@ fn rewire(graph: &mut GraphProto, from: &str, to: &str) -> Option<()> {
     (readers > 0).then_some(())
 }
 
-/// Two tensors, neither of them stored.
+/// Returns whether an old node joins two different tensors, neither of them stored.
 fn joins(files: &Files, node: &NodeProto) -> bool {
     let stored: HashSet<&str> = files.graph().initializer.iter().map(TensorProto::name).collect();
     ["Add", "Mul"].contains(&node.op_type())
@@ -426,8 +427,8 @@ fn joins(files: &Files, node: &NodeProto) -> bool {
         && !files.is_new(&node.output[0])
 }
 
-/// With a convolution of the old model, and what it needs, put back before a block's
-/// new node; what read the block then reads it, or not.
+/// Puts a convolution of the old model, with its weights, back before a block's new node; if
+/// `read` is set, what read the block reads the convolution.
 fn arms_left(files: &Files, read: bool) -> Vec<ModelProto> {
     let old = files.old.graph.as_ref().unwrap();
     each(files.new_convolutions(), |at| {
@@ -457,7 +458,7 @@ fn arms_left(files: &Files, read: bool) -> Vec<ModelProto> {
     })
 }
 
-/// A norm as it stood in the old file.
+/// Puts a converted norm back as it stood in the old file.
 fn training_left(files: &Files) -> Vec<ModelProto> {
     let old = files.old.graph.as_ref().unwrap();
     let forms = files.changes.iter().flat_map(|changes| &changes.eval_forms).map(|(_, form)| form);

@@ -1,4 +1,4 @@
-//! Branches that stay apart, written wrongly.
+//! Branches that stay apart from a kernel, written wrongly.
 
 use std::fs;
 use std::time::Duration;
@@ -36,7 +36,7 @@ const MISTAKES: [Mistake; 8] = [
     }),
 ];
 
-/// The scale of the branch that is written.
+/// Returns the scale of the branch that is written beside the kernel.
 fn scale(made: &mut Made) -> &mut ArrayD<f64> {
     let mut numbers = made.exact.iter_mut();
     &mut numbers.find(|(name, _)| name.ends_with(".scale")).unwrap().1

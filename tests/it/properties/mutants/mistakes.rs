@@ -1,5 +1,5 @@
-//! Mistakes of a fuser: of one that reads the model wrongly, as the model it would have
-//! been right for; of one that computes or writes wrongly, as what it makes.
+//! Mistakes of a fuser. A fuser that reads the model wrongly is represented by the model that it
+//! would have been right for; one that computes or writes wrongly, by what it makes.
 use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto};
 use acb_fuse::onnx::storage::Storage;
@@ -9,11 +9,11 @@ use ndarray::{ArrayD, Axis, Slice};
 use super::scene::{Rewritten, Scene, list};
 use crate::support::geometries::rounded_twice;
 
-/// All mutants of one kind that a block has.
+/// The function that makes all mutants of one kind from a block.
 pub enum Make {
-    /// The models that the fuser takes the block's for.
+    /// Makes the models for which the fuser takes the block's model.
     Misread(fn(&Scene) -> Vec<ModelProto>),
-    /// What it makes of the block.
+    /// Makes what the fuser makes of the block.
     Miscompute(fn(&Scene) -> Vec<Rewritten>),
 }
 
@@ -89,7 +89,7 @@ pub const MISTAKES: [(&str, Make); 59] = [
     ("two arms exchanged", Miscompute(arms_exchanged)),
     ("an arm's channels permuted", Miscompute(|s| arm_as(s, |arm| rolled(arm, 0)))),
     ("the sum of the rounded arms", Miscompute(sum_of_rounded)),
-    // What comes out.
+    // The kernel, the bias and the nodes that come out.
     ("kernel transposed", Miscompute(|s| kernel_as(s, |kernel| vec![transposed(kernel)]))),
     (
         "kernel flipped",
@@ -116,7 +116,7 @@ pub const MISTAKES: [(&str, Make); 59] = [
     ),
     ("one weight by 10⁻⁶", Miscompute(one_weight_by_a_millionth)),
     ("a weight beyond all arms", Miscompute(weight_beyond_all_arms)),
-    // Its attributes.
+    // The attributes of new nodes, and what they read.
     (
         "begins and ends of the pads exchanged",
         Miscompute(|s| lists_as(s, "pads", begins_and_ends_exchanged)),
@@ -187,7 +187,7 @@ pub const MISTAKES: [(&str, Make); 59] = [
             })
         }),
     ),
-    // Its bytes.
+    // The bytes that are written.
     ("rounded twice", Miscompute(|s| written_as(s, |_, value, float| rounded_twice(float, value)))),
     ("one stored weight by its last bit", Miscompute(last_bits)),
 ];
@@ -204,7 +204,7 @@ struct Norm {
     epsilon: f64,
 }
 
-/// Places of a norm's inputs.
+/// Positions of a norm's inputs.
 const GAMMA: usize = 1;
 const BETA: usize = 2;
 const MEAN: usize = 3;
@@ -233,7 +233,7 @@ impl Norm {
     }
 }
 
-/// Per norm, the model in which one of its inputs is another.
+/// Returns, per norm, the model with another `value` for each number of one of its inputs.
 fn norm(scene: &Scene, input: usize, value: fn(&Norm, usize) -> f64) -> Vec<ModelProto> {
     each(scene.norms(), |at| {
         let norm = Norm::of(scene, at)?;
@@ -268,7 +268,7 @@ fn norms_exchanged(scene: &Scene) -> Vec<ModelProto> {
     pairs.map(exchanged).collect()
 }
 
-/// As if the norm behind a convolution scaled its kernel alone.
+/// Returns the models that are right if the norm behind a convolution scales its kernel alone.
 fn unscaled_bias(scene: &Scene) -> Vec<ModelProto> {
     let pairs = scene.norms().into_iter().filter_map(|norm| {
         let made = |&at: &usize| scene.node(at).output[0] == scene.node(norm).input[0];
@@ -284,7 +284,7 @@ fn unscaled_bias(scene: &Scene) -> Vec<ModelProto> {
     pairs.filter_map(unscaled).collect()
 }
 
-/// Per convolution and axis, `by` more in front and less behind.
+/// Returns, per convolution and axis, the model with `by` more padding in front and less behind.
 fn pads_moved(scene: &Scene, by: i64) -> Vec<ModelProto> {
     let axes = |at: usize| {
         let pads = scene.node(at).attribute.iter().find(|attribute| attribute.name() == "pads");
@@ -324,7 +324,7 @@ fn kernel<'s>(scene: &'s Scene) -> &'s ArrayD<f64> {
     &scene.right.fused.exact[scene.kernel].1
 }
 
-/// The kernel with one arm, in turn, as something else.
+/// Returns the rewrites in which one arm of the kernel, each in turn, is changed.
 fn arm_as(scene: &Scene, change: impl Fn(&ArrayD<f64>) -> ArrayD<f64>) -> Vec<Rewritten> {
     let with = |arm: &ArrayD<f64>| {
         let changed = change(arm);
@@ -335,7 +335,7 @@ fn arm_as(scene: &Scene, change: impl Fn(&ArrayD<f64>) -> ArrayD<f64>) -> Vec<Re
     scene.arms.iter().filter_map(with).collect()
 }
 
-/// The same, along each axis.
+/// The same for a change along each spatial axis.
 fn arm_by_axis(
     scene: &Scene,
     change: impl Fn(&ArrayD<f64>, usize) -> ArrayD<f64>,
@@ -347,7 +347,7 @@ fn arm_by_axis(
 fn arms_exchanged(scene: &Scene) -> Vec<Rewritten> {
     let kernel = kernel(scene);
     let pairs = scene.arms.iter().zip(scene.arms.iter().skip(1));
-    // Each lies where the other one should.
+    // Each arm lies where the other one should.
     let exchanged = |(a, b): (&ArrayD<f64>, &ArrayD<f64>)| {
         let (a_turned, b_turned) = (transposed(a), transposed(b));
         (a_turned.shape() == kernel.shape()).then(|| {
@@ -358,7 +358,7 @@ fn arms_exchanged(scene: &Scene) -> Vec<Rewritten> {
     pairs.filter_map(exchanged).collect()
 }
 
-/// The spatial axes of a kernel.
+/// Returns the spatial axes of a kernel.
 fn axes_of(kernel: &ArrayD<f64>) -> std::ops::Range<usize> {
     2..kernel.ndim()
 }
@@ -389,7 +389,7 @@ fn turned(array: &ArrayD<f64>, a: usize, b: usize) -> ArrayD<f64> {
     view.as_standard_layout().into_owned()
 }
 
-/// Everything one place further along `axis`.
+/// Rotates an array by one place along `axis`.
 fn rolled(array: &ArrayD<f64>, axis: usize) -> ArrayD<f64> {
     rolled_by(array, axis, 1)
 }
@@ -411,7 +411,7 @@ fn bias_as(scene: &Scene, change: fn(&ArrayD<f64>) -> ArrayD<f64>) -> Vec<Rewrit
     scene.bias.into_iter().map(with).collect()
 }
 
-/// A kernel that looks further along its last axis, by taps that are zero but for one.
+/// Widens the kernel along its last axis, by taps that are zero except for one.
 fn weight_beyond_all_arms(scene: &Scene) -> Vec<Rewritten> {
     const FURTHER: usize = 5;
     let fused = &scene.right.fused;
@@ -442,7 +442,7 @@ fn weight_beyond_all_arms(scene: &Scene) -> Vec<Rewritten> {
     })]
 }
 
-/// Filters and biases of each group in the place of another one's.
+/// Puts the filters and biases of each group in the place of another group's.
 fn groups_rolled(scene: &Scene) -> Vec<Rewritten> {
     let fused = &scene.right.fused;
     let groups = |node: &NodeProto| {
@@ -461,7 +461,7 @@ fn groups_rolled(scene: &Scene) -> Vec<Rewritten> {
     vec![changed]
 }
 
-/// A few weights that matter, each in turn.
+/// Changes a few weights that matter, one at a time.
 fn one_weight_by_a_millionth(scene: &Scene) -> Vec<Rewritten> {
     let largest = kernel(scene).iter().fold(0.0f64, |most, weight| most.max(weight.abs()));
     let matter = |(_, weight): &(usize, &f64)| weight.abs() >= 0.01 * largest;
@@ -474,14 +474,14 @@ fn one_weight_by_a_millionth(scene: &Scene) -> Vec<Rewritten> {
     few(places).into_iter().map(change).collect()
 }
 
-/// The first, the last, and one between.
+/// Returns the first, the last, and one between.
 pub fn few<T: Clone>(all: Vec<T>) -> Vec<T> {
     let mut places = vec![0, all.len() / 2, all.len().saturating_sub(1)];
     places.dedup();
     places.into_iter().filter_map(|place| all.get(place).cloned()).collect()
 }
 
-/// Each new node of some operators, in turn, as another.
+/// Changes each new node of the operators `ops`, one at a time.
 fn nodes_as(
     scene: &Scene,
     ops: &[&str],
@@ -521,7 +521,7 @@ fn roots_exchanged(scene: &Scene) -> Vec<Rewritten> {
     vec![changed]
 }
 
-/// The kernel as it is written, weight by weight from the exact ones.
+/// Writes a kernel in which `value` computes each weight from the exact one.
 fn written_as(scene: &Scene, value: fn(usize, f64, Float) -> f64) -> Vec<Rewritten> {
     let float = scene.float;
     let mut values = kernel(scene).clone();
@@ -532,7 +532,7 @@ fn written_as(scene: &Scene, value: fn(usize, f64, Float) -> f64) -> Vec<Rewritt
     vec![scene.right.with_written(scene.kernel, written)]
 }
 
-/// Every arm is rounded to the model's type before they are added.
+/// Rounds every arm to the model's type before they are added.
 fn sum_of_rounded(scene: &Scene) -> Vec<Rewritten> {
     let float = scene.float;
     // What no convolution contributes (an identity, a mean) is exact.
@@ -544,7 +544,7 @@ fn sum_of_rounded(scene: &Scene) -> Vec<Rewritten> {
     vec![scene.right.with_written(scene.kernel, written)]
 }
 
-/// A few numbers of each tensor, one at a time.
+/// Flips the last bit of a few numbers of each tensor, one at a time.
 fn last_bits(scene: &Scene) -> Vec<Rewritten> {
     let size = scene.float.size();
     let of_tensor = |at: usize| {
@@ -558,14 +558,14 @@ fn last_bits(scene: &Scene) -> Vec<Rewritten> {
     all.map(flip).collect()
 }
 
-/// Of the number that begins at byte `at` of a raw tensor.
+/// Flips the last bit of the number that begins at byte `at` of a raw tensor.
 pub fn flip_last_bit(tensor: &mut TensorProto, at: usize) {
     let mut raw = tensor.raw_data.clone().unwrap_or_default().to_vec();
     raw[at] ^= 1;
     tensor.raw_data = Some(raw.into());
 }
 
-/// The values of a stored tensor.
+/// Returns the values of a stored tensor, if they are floats.
 pub fn values(tensor: &TensorProto) -> Option<ArrayD<f64>> {
     tensor::floats(tensor, &Storage::default()).ok()
 }

@@ -2,7 +2,7 @@
 //!
 //! A fuser is broken in every way that comes to mind, on blocks of many geometries.
 //! Whether a mutant computes anything else is decided by a convolution written down
-//! here, without an engine; verification must catch all that do.
+//! here, without an engine; verification must catch all mutants that do.
 
 mod beliefs;
 mod byproduct;
@@ -30,7 +30,7 @@ use files::{Files, MISWRITTEN};
 use mistakes::{MISTAKES, Make};
 use scene::{Fate, NOTHING, Scene, difference};
 
-/// Blocks that are made here; the environment may ask for more.
+/// The number of generated blocks; `MUTANTS_GEOMETRIES` may ask for more.
 const GENERATED: usize = 24;
 
 /// Blocks as exporters write them: layouts, borders, crops, sequences, means, products.
@@ -65,8 +65,8 @@ const EXPORTED: [&str; 28] = [
     "relatives/span/torchscript_folded",
 ];
 
-/// Whole networks whose filled borders are tried whenever they are read: what is
-/// misread is left out.
+/// Whole networks whose filled borders are tried whenever they are read, which takes long: mutants
+/// that misread the model are left out.
 const SLOW: [&str; 3] = [
     "relatives/dbb/dynamo_kept",
     "relatives/ecbsr/torchscript_folded",
@@ -95,8 +95,8 @@ fn geometries() -> Vec<Geometry> {
     generated(generated_count()).into_iter().chain(files).collect()
 }
 
-/// The rewrites themselves are proved, and the judge sees no difference either: it runs
-/// the nodes that were read where it knows their operators.
+/// The right rewrites are proved, and the judge sees no difference either: it runs the nodes that
+/// were read where it knows their operators.
 #[test]
 fn right_rewrites_are_proved_and_judged_right() {
     parallel::each(&geometries(), |geometry| {
@@ -110,13 +110,13 @@ fn right_rewrites_are_proved_and_judged_right() {
             }
             let [old, new] = scene.sides().map(|side| naive::run(&side, scene.probe()).unwrap());
             assert!(difference(&old, &new) < NOTHING, "{name}");
-            // Inference loads the whole model; nothing in these blocks depends on a size.
+            // To infer sizes would load the whole model; nothing in these blocks depends on a size.
             assert!(!scene.asked_for_sizes(), "{name}");
         });
     });
 }
 
-/// How many mutants of one kind met which fate.
+/// The number of mutants of one kind, by their fate.
 #[derive(Debug, Clone, Copy, Default)]
 struct MutantCounts {
     /// Geometries, or files, that have such mutants.
@@ -127,7 +127,7 @@ struct MutantCounts {
     proof: usize,
     left_alone: usize,
     reading: usize,
-    /// Whatever reading says: what the run would see alone.
+    /// Mutants that the run alone would see, whatever reading back says.
     run: usize,
     missed: usize,
 }
@@ -162,7 +162,7 @@ impl MutantCounts {
     }
 }
 
-/// What became of a geometry's mutants, per row of [`MISTAKES`].
+/// Returns what became of a geometry's mutants, per row of [`MISTAKES`].
 fn fates_of_mistakes(geometry: &Geometry) -> Vec<MutantCounts> {
     let slow = SLOW.iter().any(|path| geometry.name.contains(path));
     Scene::of(&geometry.bytes, |scene| {
@@ -184,7 +184,7 @@ fn fates_of_mistakes(geometry: &Geometry) -> Vec<MutantCounts> {
     })
 }
 
-/// What became of a file's mutants, per row of [`MISWRITTEN`].
+/// Returns what became of a file's mutants, per row of [`MISWRITTEN`].
 fn fates_of_files(file: &Geometry) -> Vec<MutantCounts> {
     Files::of(&file.bytes, Storage::default(), |files| {
         let right = files.read_back(&files.new);
@@ -212,7 +212,7 @@ fn fates_of_files(file: &Geometry) -> Vec<MutantCounts> {
     })
 }
 
-/// Row by row.
+/// Returns the sum of one row over all geometries or files.
 fn summed(all: &[Vec<MutantCounts>], row: usize) -> MutantCounts {
     all.iter().fold(MutantCounts::default(), |sum, tallies| sum.plus(&tallies[row]))
 }
@@ -281,8 +281,8 @@ fn every_mutant_is_caught() {
     }
 }
 
-/// Whatever the fuser believes of the file that is not so, verification does not: every
-/// wrong belief really makes something else, and is caught without a run.
+/// Verification does not share what the fuser wrongly believes of the file: every wrong belief
+/// really makes something else, and is caught without a run.
 #[test]
 fn every_wrong_belief_is_caught() {
     let mut table = String::from(
@@ -315,8 +315,8 @@ fn every_wrong_belief_is_caught() {
     results::hold("mistakes", &table);
 }
 
-/// Weights in a side file are read back too, those that only moved there included: any
-/// byte of it that a tensor holds, and its end.
+/// Weights in a side file are read back too, those that were only moved there included: a change
+/// of any byte that a tensor holds is caught, and so is a missing end.
 #[test]
 fn a_wrong_side_file_is_caught() {
     let original = Path::new("fixtures/networks/resnet18/dynamo_kept_static.onnx");
@@ -333,7 +333,7 @@ fn a_wrong_side_file_is_caught() {
     };
     Files::of(&fs::read(original).unwrap(), beside, |files| {
         let read_back = |content: &[u8]| {
-            // Another place for each: a side file that was mapped is not written to.
+            // Each content is written to a folder of its own: a mapped side file is not written to.
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join(side_file.file_name().unwrap()), content).unwrap();
             files.read_back_from(&bytes, Storage::in_folder(folder.path(), Links::Confined))

@@ -1,4 +1,4 @@
-//! Numbers of new tensors at another place: rows of kernels that were stacked, groups, and shifts
+//! Numbers of new tensors at a wrong place: rows of kernels that were stacked, groups, and shifts
 //! that stand in front of a kernel.
 
 use std::fs;
@@ -14,7 +14,7 @@ use ndarray::{ArrayD, Axis, Slice, concatenate};
 use super::scene::{Made, original, with_model};
 use crate::support::cases;
 
-/// Cases, and which of their new tensors are made wrongly: those whose names end so.
+/// Cases, and the end of the names of their new tensors that are made wrongly.
 const CASES: [(&str, &str); 7] = [
     ("kernels_side_by_side", ".weight"),
     ("kernels_side_by_side", ".bias"),

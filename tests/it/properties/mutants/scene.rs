@@ -1,4 +1,4 @@
-//! One block of one model, and what a mutant may be made of.
+//! One block of one model, and the parts of which its mutants are made.
 use std::iter;
 use std::sync::Arc;
 
@@ -49,15 +49,15 @@ pub fn with_model<T>(bytes: Vec<u8>, check: impl FnOnce(&Reader, &Meanings) -> T
     check(&reader, &meanings)
 }
 
-/// What a fuser made of a block, and what it claims of that.
+/// What a fuser made of a block, and what it claims about that.
 #[derive(Clone)]
 pub struct Rewritten {
     pub fused: Made,
     pub beliefs: Beliefs,
 }
 
-/// A claim without its nodes, in names: the fuser may have read another model than that
-/// which is rewritten.
+/// A claim without its nodes, by the names of tensors: the fuser may have read another model than
+/// the one that is rewritten.
 #[derive(Clone, Debug)]
 pub struct Beliefs {
     pub roots: Vec<String>,
@@ -81,7 +81,7 @@ impl Beliefs {
         }
     }
 
-    /// The claim about a block of `graph`; `None` if it has no tensors of these names.
+    /// Returns the claim about a block of `graph`, or `None` if it has no tensors of these names.
     pub fn claim(&self, graph: &Graph, output: &str, new: Side) -> Option<Claim> {
         let find = |name: &String| graph.find(name);
         let mut valid = Validity::default();
@@ -103,18 +103,18 @@ impl Beliefs {
     }
 }
 
-/// The main graph as it stands in the file, to verification.
+/// Returns the main graph of the file as verification sees it.
 pub fn original<'r, 'g, 'm>(reader: &'r Reader<'g, 'm>) -> Original<'r, 'g, 'm> {
     Original::new(reader.graph, reader.constants, &reader.sizes, None, IdMap::default())
 }
 
-/// What takes a block's place, with all numbers.
+/// The nodes and tensors that take a block's place, with all numbers.
 #[derive(Clone)]
 pub struct Made {
     pub nodes: Vec<NodeProto>,
     /// New initializers as they are written.
     pub tensors: Vec<TensorProto>,
-    /// Those of floating point before rounding.
+    /// The floating-point initializers, by name, before rounding.
     pub exact: Vec<(String, ArrayD<f64>)>,
 }
 
@@ -132,7 +132,7 @@ impl Made {
         }
     }
 
-    /// What is proved.
+    /// Returns the side of a claim that is proved.
     pub fn side(&self) -> Side {
         let floats =
             self.exact.iter().map(|(name, values)| tensor::from_floats(name, values, Float::F64));
@@ -142,7 +142,7 @@ impl Made {
         Side { nodes: self.nodes.clone(), constants }
     }
 
-    /// Whether what is written is what is proved, rounded.
+    /// Returns whether the tensors that are written are those that are proved, rounded.
     fn is_rounded(&self, float: Float) -> bool {
         self.exact.iter().all(|(name, values)| {
             let dims: Vec<i64> = values.shape().iter().map(|&dim| dim as i64).collect();
@@ -155,20 +155,20 @@ impl Made {
     }
 }
 
-/// What weights must be in the file.
+/// Returns the fingerprint that weights must have in the file.
 pub fn fingerprint(weights: &FusedWeights) -> Fingerprint {
     let pieces = weights.pieces().map(|piece| weights.read(piece));
     Fingerprint::rounded(weights.header(), weights.float, pieces).unwrap()
 }
 
-/// FusedWeights as the file will hold them.
+/// Returns weights as the file will hold them.
 pub fn written(weights: &FusedWeights) -> TensorProto {
     let pieces = weights.pieces().map(|piece| weights.rounded(piece).unwrap());
     let raw = pieces.collect::<Vec<_>>().concat();
     TensorProto { raw_data: Some(raw.into()), ..weights.header() }
 }
 
-/// What the fuser makes of the block that computes `output`; `None` if there is none.
+/// Returns what the fuser makes of the block that computes `output`, or `None` if there is none.
 pub fn rewritten(model: &ModelProto, output: &str) -> Option<Rewritten> {
     with_model(model.encode_to_vec(), |reader, meanings| {
         let plan = plan(reader, meanings, &mut BlockNames::of(reader.graph), Wanted::default());
@@ -182,17 +182,17 @@ pub fn rewritten(model: &ModelProto, output: &str) -> Option<Rewritten> {
     })
 }
 
-/// A model's first block.
+/// The first block of a model.
 pub struct Scene<'s, 'g, 'm> {
     pub model: ModelProto,
-    /// Its nodes' places in the main graph.
+    /// Positions of the block's nodes in the main graph.
     pub nodes: Vec<usize>,
     pub float: Float,
     pub right: Rewritten,
-    /// Where the kernel and the bias stand in [`Made::exact`].
+    /// Positions of the kernel and the bias in [`Made::exact`].
     pub kernel: usize,
     pub bias: Option<usize>,
-    /// What each convolution contributes to the kernel.
+    /// The contribution of each convolution to the kernel.
     pub arms: Vec<ArrayD<f64>>,
     reader: &'s Reader<'g, 'm>,
     meanings: &'s Meanings,
@@ -204,7 +204,7 @@ pub struct Scene<'s, 'g, 'm> {
 /// What became of a mutant.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fate {
-    /// It computes what the right rewrite does, and is stored as that.
+    /// The mutant computes what the right rewrite does, and is stored as that.
     Same,
     CaughtByRounding,
     CaughtByProof,
@@ -250,7 +250,7 @@ impl Scene<'_, '_, '_> {
         })
     }
 
-    /// The kernel less what it is without an arm, per arm.
+    /// Returns, per arm, the kernel minus the kernel without this arm.
     fn contributions(&self, output: &str) -> Vec<ArrayD<f64>> {
         let with = |fused: &Made| fused.exact.get(self.kernel).map(|(_, kernel)| kernel.clone());
         let whole = with(&self.right.fused).unwrap();
@@ -279,7 +279,7 @@ impl Scene<'_, '_, '_> {
         self.nodes_with(&["BatchNormalization"])
     }
 
-    /// The model with another constant at an input of one of its nodes.
+    /// Returns the model with another constant at an input of one of its nodes.
     pub fn changed(
         &self,
         at: usize,
@@ -296,7 +296,7 @@ impl Scene<'_, '_, '_> {
         Some(model)
     }
 
-    /// A stored constant that a node reads, also through Identity nodes.
+    /// Returns a stored constant that a node reads, also through Identity nodes.
     pub fn constant(&self, at: usize, input: usize) -> Option<(ArrayD<f64>, Float)> {
         let graph = self.model.graph.as_ref().unwrap();
         let mut name = self.node(at).input.get(input)?;
@@ -315,7 +315,7 @@ impl Scene<'_, '_, '_> {
         Some((tensor::floats(&tensor, &Storage::default()).ok()?, float))
     }
 
-    /// The model with another list of integers as an attribute of one of its nodes.
+    /// Returns the model with another list of integers as an attribute of one of its nodes.
     pub fn with_list(
         &self,
         at: usize,
@@ -328,14 +328,14 @@ impl Scene<'_, '_, '_> {
         Some(model)
     }
 
-    /// What the fuser makes of `model`.
+    /// Returns what the fuser makes of `model`.
     pub fn rewritten(&self, model: &ModelProto) -> Option<Rewritten> {
         let output = self.reader.graph.value(self.block.region.output).name;
         rewritten(model, output)
     }
 
-    /// What verification says of `mutant` as a replacement of the block, and whether
-    /// there is anything to say, which is decided without asking it.
+    /// Returns what verification says of `mutant` as a replacement of the block. Whether it differs
+    /// at all is decided without asking verification.
     pub fn fate(&self, mutant: &Rewritten) -> Fate {
         if !self.is_different(mutant) {
             return Fate::Same;
@@ -350,20 +350,20 @@ impl Scene<'_, '_, '_> {
         }
     }
 
-    /// The old nodes are those of the file; which inputs show everything is for verification
-    /// to know, whatever the mutant's own plan says. In one piece and cut as often as that can
-    /// be, it sees the same.
+    /// Proves `mutant` against the nodes of the file. Verification itself decides which inputs show
+    /// everything, whatever the mutant's own plan says. In one piece and cut as often as possible,
+    /// the proof must come to the same verdict.
     pub fn proof(&self, mutant: &Rewritten) -> Result<f64, Unproved> {
         let output = self.reader.graph.value(self.block.region.output).name;
         let claim = mutant.beliefs.claim(self.reader.graph, output, mutant.fused.side()).unwrap();
         let (original, limits) = (original(self.reader), Limits::of_reading());
         let [whole, cut] = [usize::MAX, 1].map(|most| prove_by(&original, &claim, limits, most));
-        // Which of several trials is seen first, and so how it fails, may differ.
+        // Which of several trials fails first, and so the error, may differ.
         assert_eq!(whole.is_ok(), cut.is_ok(), "{output}: {whole:?} {cut:?}");
         whole
     }
 
-    /// The old nodes of the block, and the new ones.
+    /// Returns the old nodes of the block, and the new ones.
     pub fn sides(&self) -> [Side; 2] {
         let side = self.right.fused.side();
         let claim =
@@ -372,14 +372,14 @@ impl Scene<'_, '_, '_> {
         [self.old_side(&claim, claim.output).unwrap(), claim.new]
     }
 
-    /// The old nodes that compute `output` from the roots of `claim`, if that can be done.
+    /// Returns the old nodes that compute `output` from the roots of `claim`, if that can be done.
     fn old_side(&self, claim: &Claim, output: ValueId) -> Option<Side> {
         let original = original(self.reader);
         let cone = original.cone(output, &claim.roots, &IdMap::default()).ok()?;
         old_side(&original, &cone, &claim.borders).ok()
     }
 
-    /// Whether the engine had to infer sizes.
+    /// Returns whether the engine had to infer sizes.
     pub fn asked_for_sizes(&self) -> bool {
         self.reader.sizes.has_asked_engine()
     }
@@ -388,8 +388,8 @@ impl Scene<'_, '_, '_> {
         &self.probe
     }
 
-    /// The probe, with what the old nodes make of it where a mutant starts further down: a
-    /// fuser that misreads an arm leaves that arm as it is, and may rightly add its output.
+    /// Returns the probe and, if a mutant starts further down, what the old nodes make of it:
+    /// a fuser that misreads an arm leaves that arm as it is, and may rightly add its output.
     fn probe_of(&self, mutant: &Rewritten) -> Vec<(String, ArrayD<f64>)> {
         let side = self.right.fused.side();
         let claim =
@@ -404,24 +404,25 @@ impl Scene<'_, '_, '_> {
         self.probe.iter().cloned().chain(inner).collect()
     }
 
-    /// Whether other weights are written, or another function is.
+    /// Returns whether the mutant writes other weights, or computes another function.
     fn is_different(&self, mutant: &Rewritten) -> bool {
         let (made, right) = (&mutant.fused, &self.right.fused);
         if (&made.nodes, &made.exact) == (&right.nodes, &right.exact) {
             return made.tensors != right.tensors;
         }
         match naive::run(&made.side(), &self.probe_of(mutant)) {
-            // No engine runs what has no meaning.
+            // Nodes without a meaning cannot be run.
             Err(_) => true,
             Ok(found) => difference(&self.expected, &found) > NOTHING,
         }
     }
 }
 
-/// Sums in another order differ by as much, relative to the largest value.
+/// Bound below which a difference counts as none: sums in another order differ by as much, relative
+/// to the largest value.
 pub const NOTHING: f64 = 1e-13;
 
-/// Relative to the largest value; infinite if the shapes differ.
+/// Returns the difference relative to the largest value, or infinity if the shapes differ.
 pub fn difference(expected: &ArrayD<f64>, found: &ArrayD<f64>) -> f64 {
     if expected.shape() != found.shape() {
         return f64::INFINITY;
@@ -431,7 +432,7 @@ pub fn difference(expected: &ArrayD<f64>, found: &ArrayD<f64>) -> f64 {
     differences.fold(0.0, f64::max) / largest
 }
 
-/// Random roots, three outputs larger along each axis than those of the proof, unless
+/// Returns random roots, three outputs larger along each axis than those of the proof, unless
 /// the block is right for some sizes only.
 fn probe(block: &Block, claim: &Claim, reader: &Reader) -> Vec<(String, ArrayD<f64>)> {
     let mut random = Random::new(99);
@@ -477,7 +478,7 @@ pub fn list<'n>(node: &'n mut NodeProto, name: &str) -> Option<&'n mut Attribute
 }
 
 impl Rewritten {
-    /// With other weights in the place of those at `at`, rounded as they should be.
+    /// Returns the rewrite with other weights in the place of those at `at`, rounded correctly.
     pub fn with_exact(&self, at: usize, values: ArrayD<f64>, float: Float) -> Self {
         let mut changed = self.clone();
         let name = changed.fused.exact[at].0.clone();
@@ -486,7 +487,7 @@ impl Rewritten {
         changed
     }
 
-    /// With other weights about to be written than those that are proved.
+    /// Returns the rewrite with other weights about to be written than those that are proved.
     pub fn with_written(&self, at: usize, change: impl FnOnce(&mut TensorProto)) -> Self {
         let mut changed = self.clone();
         let name = changed.fused.exact[at].0.clone();
@@ -498,7 +499,7 @@ impl Rewritten {
         self.fused.tensors.iter_mut().find(|tensor| tensor.name() == name).unwrap()
     }
 
-    /// With another node at `at`.
+    /// Returns the rewrite with another node at `at`.
     pub fn with_node(&self, at: usize, change: impl FnOnce(&mut NodeProto)) -> Self {
         let mut changed = self.clone();
         change(&mut changed.fused.nodes[at]);

@@ -1,4 +1,4 @@
-//! What turns a tensor back reads what stands before it was turned: mistakes about that.
+//! New nodes that turn a tensor back read it from before it was turned: mistakes about that.
 
 use std::fs;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use acb_fuse::verify::proof::prove;
 use super::scene::{Made, original, with_model};
 use crate::support::cases;
 
-/// A mistake about the Transpose that makes a root, and whether both sides differ then: else
-/// nobody makes what the new nodes read, or it has other channels.
+/// A mistake about the Transpose that makes a root, and whether both sides compute different
+/// results then; otherwise no node makes what the new nodes read, or it has other channels.
 type Mistake = (&'static str, fn(&mut NodeProto), bool);
 
 const MISTAKES: [Mistake; 6] = [
@@ -63,7 +63,7 @@ fn a_mistake_about_a_turned_root_is_caught() {
     }
 }
 
-/// What becomes of the block that makes the root.
+/// A change to the block that makes the root.
 type Change = (&'static str, fn(&mut Fate));
 
 const CHANGES: [Change; 4] = [

@@ -1,4 +1,4 @@
-//! Windows: convolutions and pools, tap by tap.
+//! Operators with windows: convolutions and pools, tap by tap.
 
 use ndarray::{ArrayD, IxDyn};
 
@@ -30,7 +30,7 @@ impl Node<'_> {
         self.shifted(y, outputs, &sizes)
     }
 
-    /// The same with the input's role and the output's exchanged.
+    /// Computes a convolution in which the roles of the input and the output are exchanged.
     pub(super) fn conv_transpose(&self, x: &ArrayD<f64>) -> Result<ArrayD<f64>, Stop> {
         let (w, geometry) = (self.float(1)?, self.geometry(x)?);
         let (inputs, width, groups) = (w.shape()[0], w.shape()[1], geometry.groups);
@@ -53,7 +53,7 @@ impl Node<'_> {
         let (xs, ws) = (flat(x), flat(w));
         let (area, taps) = (product_of(&geometry.sizes), product_of(&geometry.taps));
         let made = product_of(&sizes);
-        // Of a convolution that reads the output and makes the input.
+        // The convolution that reads the output and makes the input.
         let mirrored = Geometry { sizes: sizes.clone(), ..geometry.clone() };
         mirrored.for_each_pair(&geometry.sizes, |input, tap, out| {
             for i in 0..inputs {
@@ -67,7 +67,7 @@ impl Node<'_> {
         self.shifted(y, outputs, &sizes)
     }
 
-    /// With the bias, if there is one.
+    /// Adds the bias, if there is one, and gives the result its shape.
     fn shifted(&self, mut y: Vec<f64>, outputs: usize, sizes: &[i64]) -> Result<ArrayD<f64>, Stop> {
         if self.has(2) {
             let bias = flat(self.float(2)?);
@@ -114,13 +114,13 @@ impl Node<'_> {
         Ok(geometry)
     }
 
-    /// A list that says nothing if it is empty.
+    /// Returns a list of integers, or the default for each axis if it is missing or empty.
     fn list_of_axes(&self, name: &str, default: i64, length: usize) -> Vec<i64> {
         self.ints(name).filter(|list| !list.is_empty()).unwrap_or_else(|| vec![default; length])
     }
 
-    /// Over windows of the input, padded with nothing: what falls outside is left out of the
-    /// maximum, and counts as 0 in a mean only if that is asked for.
+    /// Computes means or maxima over windows of the input. What falls outside the input is left out
+    /// of a maximum, and counts as 0 in a mean only if `count_include_pad` is set.
     pub(super) fn pool(&self, x: &ArrayD<f64>, is_mean: bool) -> Result<ArrayD<f64>, Stop> {
         let taps = self.ints("kernel_shape").ok_or("there is no kernel_shape")?;
         let geometry = self.geometry_of(x, taps)?;
@@ -172,8 +172,8 @@ impl Geometry {
         if sizes.iter().all(|&size| size > 0) { Ok(sizes) } else { Err("nothing comes out".into()) }
     }
 
-    /// The pads under which there is an output for every stride of the input; of an odd
-    /// number, the one more is behind or in front.
+    /// Returns the pads with which there is an output for every stride of the input; if their sum
+    /// is odd, the larger one is behind (`upper`) or in front.
     fn same(&self, upper: bool) -> Vec<i64> {
         let pads = (0..self.axes()).map(|axis| {
             let outputs = (self.sizes[axis] + self.strides[axis] - 1) / self.strides[axis];
@@ -194,7 +194,8 @@ impl Geometry {
         })
     }
 
-    /// As many as begin inside an input without pads, whether they end there or not.
+    /// Returns the sizes in `ceil_mode`: windows count that begin inside an input without pads,
+    /// whether they end there or not.
     fn outputs_begun(&self) -> Result<Vec<i64>, Stop> {
         self.each_axis(|g, axis| {
             let extent = (g.taps[axis] - 1) * g.dilations[axis] + 1;
@@ -205,7 +206,7 @@ impl Geometry {
         })
     }
 
-    /// Every output, tap and input, by flat position, that meet.
+    /// Visits every output, tap and input, by flat position, that meet.
     fn for_each_pair(&self, outputs: &[i64], mut visit: impl FnMut(usize, usize, usize)) {
         let taps: Vec<_> =
             (0..product_of(&self.taps)).map(|tap| unravelled(tap, &self.taps)).collect();

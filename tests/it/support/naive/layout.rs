@@ -1,4 +1,4 @@
-//! Operators that move elements: the same for floating point and for integers.
+//! Operators that move elements, in the same way for floats and for integers.
 
 use acb_fuse::engine::Array;
 use ndarray::{ArrayD, Axis, IxDyn, concatenate, stack};
@@ -6,7 +6,7 @@ use ndarray::{ArrayD, Axis, IxDyn, concatenate, stack};
 use super::Stop;
 use super::node::Node;
 
-/// What is done with the elements of an array, whatever they are.
+/// Computes an array from the elements of another one, whatever their type.
 macro_rules! of_both {
     ($array:expr, $x:ident => $result:expr) => {
         match $array {
@@ -204,8 +204,9 @@ impl Node<'_> {
         Ok(of_both!(x, x => x.broadcast(shape).ok_or("the shape does not fit")?.to_owned()))
     }
 
-    /// Each element is the nearest one to its place, or lies between the two beside it. Input
-    /// number `scales` says how large the result is, if none behind it does.
+    /// Resizes a tensor: each new element is the old one nearest to its place, or interpolated
+    /// between the two beside it. Input number `scales` holds the scales, unless an input behind it
+    /// holds the sizes.
     pub(super) fn resize(
         &self,
         x: &Array,
@@ -275,7 +276,8 @@ impl Node<'_> {
         Ok(result)
     }
 
-    /// Slices of `x` along its first axes, at indices, in the place of those that are there.
+    /// Puts updates in the place of slices of `x`, at indices along its first axes, or combines
+    /// both.
     pub(super) fn scatter_nd(&self, x: &ArrayD<f64>) -> Result<ArrayD<f64>, Stop> {
         let (indices, updates) = (self.integers(1)?, self.float(2)?);
         let depth = *self.any(1)?.shape().last().ok_or("there are no indices")?;
@@ -308,12 +310,12 @@ pub(super) fn with_shape(x: &Array, shape: Vec<usize>) -> Result<Array, Stop> {
     Ok(of_both!(x, x => x.to_shape(IxDyn(&shape))?.into_owned()))
 }
 
-/// One element of the first axis.
+/// Returns the slice at `at` along the first axis.
 pub(super) fn element(x: &Array, at: usize) -> Array {
     of_both!(x, x => x.index_axis(Axis(0), at).to_owned())
 }
 
-/// Tensors of one shape along a new first axis.
+/// Stacks tensors of one shape along a new first axis.
 pub(super) fn stacked(all: &[Array]) -> Result<Array, Stop> {
     let parts: Vec<&Array> = all.iter().collect();
     joined(&parts, |floats| stack(Axis(0), floats), |integers| stack(Axis(0), integers))
@@ -342,12 +344,12 @@ fn joined(
     Err("parts of two types".into())
 }
 
-/// Where an axis stands that may be counted from the end.
+/// Returns the position of an axis that may be counted from the end.
 pub(super) fn place(axis: i64, rank: usize) -> usize {
     if axis < 0 { (axis + rank as i64) as usize } else { axis as usize }
 }
 
-/// The elements at `places` along `axis`; `filling`, or zeros, where there is none.
+/// Returns the elements at `places` along `axis`; `filling`, or zeros, where a place is `None`.
 pub(super) fn taken<T: Copy + Default>(
     x: &ArrayD<T>,
     axis: usize,

@@ -1,8 +1,8 @@
-//! What nodes compute, straight from the ONNX specification, in float64 and without an
+//! An interpreter of ONNX nodes, straight from the ONNX specification, in float64 and without an
 //! engine: the judge of mutants and of cases that are written as text.
 //!
-//! It is slow and knows the operators that these need; `agrees_with_onnx` holds it to ONNX's
-//! own tests. It uses nothing of the tool but its reading of tensors.
+//! It is slow and knows the operators that these need; `operators::interpreter` checks it against
+//! ONNX's own tests. It uses nothing of the tool but its reading of tensors and its float types.
 
 mod convolution;
 mod layout;
@@ -30,7 +30,7 @@ use node::Node;
 pub enum Stop {
     /// The judge does not know this operator, or this way to use it.
     Unknown(String),
-    /// The nodes are no model.
+    /// The nodes are no valid model.
     Wrong(String),
 }
 
@@ -55,10 +55,10 @@ impl From<ShapeError> for Stop {
 /// Tensors by name.
 type Tensors = HashMap<String, Array>;
 
-/// What `side` makes of its roots.
+/// Returns what `side` computes from its roots.
 ///
 /// # Panics
-/// At an operator that is not known here: no mutant passes for different because of it.
+/// Panics at an operator that is not known here: no mutant passes for different because of it.
 pub fn run(side: &Side, roots: &[(String, ArrayD<f64>)]) -> Result<ArrayD<f64>, String> {
     let mut tensors: Tensors =
         roots.iter().map(|(name, values)| (name.clone(), Array::Float(values.clone()))).collect();
@@ -86,7 +86,7 @@ pub fn run(side: &Side, roots: &[(String, ArrayD<f64>)]) -> Result<ArrayD<f64>, 
     }
 }
 
-/// What a whole model makes of its inputs, as it stands: norms and dropouts in their modes.
+/// Returns what a whole model computes from its inputs, with norms and dropouts in their own modes.
 pub fn outputs(
     model: &ModelProto,
     storage: &Storage,
@@ -107,7 +107,7 @@ pub fn outputs(
     machine.graph(graph, tensors)
 }
 
-/// A tensor of a file.
+/// Returns the values of a tensor of a file.
 pub fn stored(tensor: &TensorProto, storage: &Storage) -> Array {
     if Float::from_onnx(tensor.data_type()).is_some() {
         return Array::Float(tensor::floats(tensor, storage).unwrap());
@@ -117,14 +117,15 @@ pub fn stored(tensor: &TensorProto, storage: &Storage) -> Array {
     Array::Int(ArrayD::from_shape_vec(data::dims(tensor).unwrap(), values).unwrap())
 }
 
-/// What nodes are run with.
+/// The functions that nodes may call, and the side files of their tensors.
 struct Machine<'m> {
     functions: &'m HashMap<(String, String), &'m FunctionProto>,
     storage: &'m Storage,
 }
 
 impl Machine<'_> {
-    /// What a graph makes of the tensors that it may read: its inputs, and those around it.
+    /// Returns what a graph computes from the tensors that it may read: its inputs, and those
+    /// around it.
     fn graph(&self, graph: &GraphProto, mut tensors: Tensors) -> Result<Vec<Array>, Stop> {
         for tensor in &graph.initializer {
             tensors.insert(tensor.name().to_owned(), stored(tensor, self.storage));
@@ -143,7 +144,7 @@ impl Machine<'_> {
         outputs.collect()
     }
 
-    /// Runs nodes of a graph, or of a function that was called with `given` attributes.
+    /// Runs the nodes of a graph, or of a function that was called with `given` attributes.
     fn run(
         &self,
         nodes: &[NodeProto],
@@ -230,7 +231,7 @@ impl Machine<'_> {
         state.into_iter().map(Ok).chain(stacks).collect()
     }
 
-    /// Along the first axis of each scanned input, forwards.
+    /// Runs a Scan forwards along the first axis of each scanned input.
     fn scan(&self, node: &NodeProto, tensors: &Tensors) -> Result<Vec<Array>, Stop> {
         let here = Node { node, tensors, storage: self.storage };
         let body = body(node, "body")?;
@@ -259,7 +260,7 @@ impl Machine<'_> {
     }
 }
 
-/// A node of a function with the attributes of its call in the place of references to them.
+/// Returns a node of a function, with the call's attributes in place of references to them.
 fn filled_in(node: &NodeProto, given: &[AttributeProto]) -> NodeProto {
     let mut node = node.clone();
     node.attribute = std::mem::take(&mut node.attribute)

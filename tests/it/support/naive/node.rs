@@ -14,7 +14,7 @@ pub(super) struct Node<'n> {
 }
 
 impl Node<'_> {
-    /// Whether input number `index` is given.
+    /// Returns whether input number `index` is given.
     pub fn has(&self, index: usize) -> bool {
         self.node.input.get(index).is_some_and(|name| !name.is_empty())
     }
@@ -60,7 +60,7 @@ impl Node<'_> {
         self.attribute(name).map(|attribute| attribute.ints.clone())
     }
 
-    /// A list, which newer operator sets take as input number `index`.
+    /// Returns a list of integers, an attribute or, in newer operator sets, input number `index`.
     pub fn list(&self, name: &str, index: usize) -> Result<Vec<i64>, Stop> {
         let found = self.list_if_any(name, index)?;
         found.ok_or_else(|| Stop::Wrong(format!("there are no {name}")))

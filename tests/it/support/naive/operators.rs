@@ -1,4 +1,4 @@
-//! Every operator, and those that compute with single numbers.
+//! The choice of the operator, and operators that compute with single numbers.
 
 use std::collections::BTreeMap;
 
@@ -88,10 +88,10 @@ impl Node<'_> {
         }
     }
 
-    /// Integers divide towards zero.
+    /// Computes Add, Sub, Mul or Div; integers divide towards zero.
     fn arithmetic(&self) -> Result<Array, Stop> {
         let operator = self.node.op_type();
-        // Before operator set 7 the second operand may begin at an axis.
+        // Before operator set 7, the second operand may begin at a given axis.
         let mut second = self.any(1)?.clone();
         if let Some(axis) = self.attribute("axis").map(AttributeProto::i) {
             let rank = self.any(0)?.shape().len();
@@ -185,7 +185,7 @@ impl Node<'_> {
         broadcast(&result, &bias, |a, b| a + b)
     }
 
-    /// Every term of the sum, one by one; an axis of one element is as long as others.
+    /// Computes every term of the sum, one by one; an axis of one element is broadcast.
     fn einsum(&self) -> Result<ArrayD<f64>, Stop> {
         let equation = self.text("equation", "").replace(' ', "");
         let (read, made) = equation.split_once("->").unwrap_or((&equation, ""));
@@ -204,7 +204,7 @@ impl Node<'_> {
                 *largest = size.max(*largest);
             }
         }
-        // If it does not say what comes out: what occurs once, in the alphabet's order.
+        // If the equation names no output: the letters that occur once, in alphabetical order.
         let once = sizes.keys().filter(|&&letter| read.matches(letter).count() == 1);
         let made: String = if equation.contains("->") { made.to_owned() } else { once.collect() };
         let shape: Vec<usize> = made.chars().map(|letter| sizes[&letter]).collect();
@@ -225,7 +225,8 @@ impl Node<'_> {
         Ok(result)
     }
 
-    /// In training mode with the statistics of the batch, and the running ones after it.
+    /// Computes a batch norm; in training mode, with the statistics of the batch. The other outputs
+    /// are the running statistics.
     fn norm(&self, x: &ArrayD<f64>) -> Result<Vec<Array>, Stop> {
         let [gamma, beta, mean_of, variance_of] =
             [1, 2, 3, 4].map(|index| self.float(index).map(|list| list.iter().copied().collect()));
@@ -260,7 +261,7 @@ impl Node<'_> {
         Ok(vec![Array::Float(y), list(running_means), list(running_variances)])
     }
 
-    /// At inference, where it drops nothing.
+    /// Computes a Dropout that drops nothing, as at inference.
     fn dropout(&self) -> Result<Vec<Array>, Stop> {
         let trains = self.has(2) && self.integers(2)?.iter().any(|&value| value != 0);
         let drops = !self.has(1) || self.float(1)?.iter().any(|&ratio| ratio != 0.0);
@@ -290,7 +291,7 @@ impl Node<'_> {
         })
     }
 
-    /// Float32 and float64 are the same here; what is narrower is rounded.
+    /// Computes a cast: float32 and float64 are the same here, and narrower types are rounded.
     fn cast(&self) -> Result<Array, Stop> {
         let like = || self.any(1).map(|like| if matches!(like, Array::Float(_)) { 1 } else { 7 });
         let to = match self.node.op_type() {
@@ -351,7 +352,7 @@ fn sum_of_squares(values: &[f64]) -> f64 {
     values.iter().map(|value| value * value).sum()
 }
 
-/// With one element along each of `axes`.
+/// Reduces a tensor to one element along each of `axes`.
 fn reduced(x: &ArrayD<f64>, axes: &[usize], of: fn(&[f64]) -> f64) -> ArrayD<f64> {
     let mut shape = x.shape().to_vec();
     axes.iter().for_each(|&axis| shape[axis] = 1);
@@ -397,7 +398,7 @@ fn broadcast<T: Copy>(
     Ok(result)
 }
 
-/// Of the last axis of `x` and a matrix, or of a matrix and the last axis but one.
+/// Multiplies the last axis of `x` by a matrix, or a matrix by the last axis but one.
 fn product(x: &ArrayD<f64>, matrix: &ArrayD<f64>) -> Result<ArrayD<f64>, Stop> {
     if x.ndim() == 2 && matrix.ndim() > 2 {
         let turned = |x: &ArrayD<f64>| {

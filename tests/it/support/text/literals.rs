@@ -1,4 +1,4 @@
-//! Types and tensors.
+//! Reads types and tensors.
 
 use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::proto::tensor_proto::DataType;
@@ -28,14 +28,14 @@ const TYPES: [(&str, DataType); 15] = [
     ("complex64", DataType::Complex64),
 ];
 
-/// An element type and a size for each axis: of `float` there are none, `float[]` leaves open
-/// how many there are.
+/// An element type and a size for each axis: `float` has no axes, `float[]` leaves their number
+/// open.
 pub struct TensorType {
     data_type: DataType,
     shape: Option<Vec<Dimension>>,
 }
 
-/// The type that comes next, if what comes next is one.
+/// Reads the type that comes next; returns `None` if what comes next is no type.
 pub fn tensor_type(scanner: &mut Scanner) -> Result<Option<TensorType>, String> {
     let word = scanner.peeked();
     let Some(&(name, data_type)) = TYPES.iter().find(|(name, _)| *name == word) else {
@@ -79,13 +79,13 @@ impl TensorType {
         sizes.iter().map(size).collect()
     }
 
-    /// The weight `name` of this type.
+    /// Returns the weight `name` of this type.
     pub fn weight(&self, name: &str) -> Result<TensorProto, String> {
         let dims = self.dims()?;
         if let Some(float) = Float::from_onnx(self.data_type.into()) {
             return Ok(weight(name, &dims, float));
         }
-        // Quantized, as a rule: about as large as eight bits hold.
+        // Integer weights are quantized, as a rule: about as large as eight bits hold.
         let mut tensor = header(name, &dims, self.data_type.into());
         let shape: Vec<usize> = dims.iter().map(|&dim| dim as usize).collect();
         let values = normal(name, &shape).mapv(|value| (40.0 * value).abs().min(127.0) as i64);
@@ -93,7 +93,7 @@ impl TensorType {
         Ok(tensor)
     }
 
-    /// The tensor whose values come next, in braces.
+    /// Reads the tensor whose values come next, in braces.
     pub fn literal(&self, name: &str, scanner: &mut Scanner) -> Result<TensorProto, String> {
         let values = scanner.list("{", "}", Scanner::literal)?;
         let dims = self.dims()?;
@@ -122,7 +122,7 @@ impl TensorType {
         Ok(tensor)
     }
 
-    /// Integers go into the field that their type has.
+    /// Stores an integer in the field that its type has.
     fn store(&self, tensor: &mut TensorProto, value: i64) {
         match self.data_type {
             DataType::Int64 => tensor.int64_data.push(value),

@@ -1,4 +1,4 @@
-//! Models in ONNX's own textual syntax (`onnx.parser`), with one thing more: a weight that is
+//! Models in ONNX's own textual syntax (`onnx.parser`), with one extension: a weight that is
 //! declared without values has values that follow from its name.
 //!
 //! A name in the angle brackets behind a graph's signature that no node makes is a weight:
@@ -10,7 +10,7 @@
 //! { y = Conv <pads = [1,1,1,1]> (x, square, bias) }
 //! ```
 //!
-//! One that is an input too is an input with a default. A tensor in an attribute may have a
+//! A weight that is an input too is an input with a default. A tensor in an attribute may have a
 //! name in the place of its values: `Constant <value = float[6,4,3,3] square> ()`.
 
 mod literals;
@@ -20,7 +20,7 @@ pub mod weights;
 
 use acb_fuse::onnx::proto::ModelProto;
 
-/// The model of `text`; what is wrong, and in which line, where there is none.
+/// Returns the model of `text`, or what is wrong with it, and in which line.
 pub fn model(text: &str) -> Result<ModelProto, String> {
     let mut scanner = scanner::Scanner::new(text);
     parser::model(&mut scanner).map_err(|what| format!("line {}: {what}", scanner.line()))

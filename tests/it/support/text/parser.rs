@@ -1,4 +1,4 @@
-//! Models, graphs, functions, nodes and attributes.
+//! Reads models, graphs, functions, nodes and attributes.
 
 use acb_fuse::onnx::proto::attribute_proto::AttributeType;
 use acb_fuse::onnx::proto::{
@@ -54,7 +54,7 @@ fn opsets(scanner: &mut Scanner) -> Found<Vec<OperatorSetIdProto>> {
     })
 }
 
-/// What is declared: a name, its type, and its values if they are written down.
+/// A declaration: a name, its type, and its values if they are written down.
 struct Declared {
     name: String,
     of: Option<TensorType>,
@@ -182,7 +182,7 @@ fn attributes(scanner: &mut Scanner) -> Found<Vec<AttributeProto>> {
     })
 }
 
-/// The attribute `name`, whose type, if it is said, and value come next.
+/// Reads the attribute `name`: its type, if that is given, and its value come next.
 fn value_of(name: String, scanner: &mut Scanner) -> Found<AttributeProto> {
     let said = scanner.takes(":").then(|| scanner.name()).transpose()?;
     let said = said.map(|said| {
@@ -237,7 +237,7 @@ fn single(scanner: &mut Scanner, to: &mut AttributeProto) -> Found<Option<Attrib
     }))
 }
 
-/// A list is of floats where one of its numbers is.
+/// Reads a list, which is one of floats if one of its numbers is a float.
 fn several(
     scanner: &mut Scanner,
     to: &mut AttributeProto,

@@ -1,4 +1,4 @@
-//! Characters, words, numbers and strings of a text.
+//! Reads the words, numbers and strings of a text.
 
 pub struct Scanner<'t> {
     text: &'t str,
@@ -20,7 +20,7 @@ impl<'t> Scanner<'t> {
         Scanner { text, at: 0 }
     }
 
-    /// The line that is being read, from 1.
+    /// Returns the number of the line that is being read, from 1.
     pub fn line(&self) -> usize {
         1 + self.text[..self.at].matches('\n').count()
     }
@@ -29,7 +29,7 @@ impl<'t> Scanner<'t> {
         &self.text[self.at..]
     }
 
-    /// Blanks, and remarks from `#` to the end of the line.
+    /// Skips blanks, and remarks from `#` to the end of the line.
     fn skip(&mut self) {
         loop {
             let rest = self.rest();
@@ -51,13 +51,13 @@ impl<'t> Scanner<'t> {
         self.rest().is_empty()
     }
 
-    /// Whether `mark` comes next; it stays.
+    /// Returns whether `mark` comes next, without taking it.
     pub fn sees(&mut self, mark: &str) -> bool {
         self.skip();
         self.rest().starts_with(mark)
     }
 
-    /// Takes `mark` if it comes next.
+    /// Takes `mark` if it comes next; returns whether it did.
     pub fn takes(&mut self, mark: &str) -> bool {
         let is_there = self.sees(mark);
         self.at += if is_there { mark.len() } else { 0 };
@@ -76,7 +76,7 @@ impl<'t> Scanner<'t> {
         self.rest().chars().take(20).collect()
     }
 
-    /// A word of letters, digits and `_`, and of further characters; nothing if there is none.
+    /// Takes a word of letters, digits, `_` and `further` characters; empty if there is none.
     fn word(&mut self, further: &str) -> &'t str {
         self.skip();
         let is_part = |c: char| c.is_alphanumeric() || c == '_' || further.contains(c);
@@ -86,12 +86,12 @@ impl<'t> Scanner<'t> {
         word
     }
 
-    /// A name, quoted or not; empty where there is none.
+    /// Takes a name, quoted or not, which is empty if there is none.
     pub fn name(&mut self) -> Found<String> {
         if self.sees("\"") { self.quoted() } else { Ok(self.word("").to_owned()) }
     }
 
-    /// An operator with its domain before the last dot.
+    /// Takes an operator; its domain stands before the last dot.
     pub fn operator(&mut self) -> Found<(String, String)> {
         let word = self.word(".");
         let (domain, operator) = word.rsplit_once('.').unwrap_or(("", word));
@@ -101,7 +101,7 @@ impl<'t> Scanner<'t> {
         }
     }
 
-    /// The word that comes next, which stays.
+    /// Returns the word that comes next, without taking it.
     pub fn peeked(&mut self) -> &'t str {
         let before = self.at;
         let word = self.word("");
@@ -170,7 +170,7 @@ impl<'t> Scanner<'t> {
         }
     }
 
-    /// What `read` finds between `open` and `close`, with commas between.
+    /// Reads items with `read` between `open` and `close`, separated by commas.
     pub fn list<T>(
         &mut self,
         open: &str,

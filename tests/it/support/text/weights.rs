@@ -1,21 +1,21 @@
-//! Values that follow from a name.
+//! Values of weights, which follow from their names.
 
 use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::proto::TensorProto;
 use acb_fuse::onnx::tensor::from_floats;
 use ndarray::ArrayD;
 
-/// Numbers that are drawn normally from a seed, which is the name.
+/// Numbers of a standard normal distribution, whose seed is a name.
 struct Normal(u64);
 
 impl Normal {
-    /// FNV-1a of the name.
+    /// Seeds the numbers with the FNV-1a hash of the name.
     fn named(name: &str) -> Self {
         let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         Normal(name.bytes().fold(0xcbf2_9ce4_8422_2325, mix))
     }
 
-    /// In (0, 1), by splitmix64.
+    /// Returns the next number in (0, 1), by SplitMix64.
     fn uniform(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -30,14 +30,14 @@ impl Normal {
     }
 }
 
-/// Numbers of a standard normal distribution that follow from a name.
+/// Returns numbers of a standard normal distribution that follow from a name.
 pub fn normal(name: &str, shape: &[usize]) -> ArrayD<f64> {
     let mut normal = Normal::named(name);
     ArrayD::from_shape_simple_fn(shape, || normal.next())
 }
 
-/// A weight: what has the word `var` in its name is positive, and a kernel's filters have the
-/// norm 1 on average.
+/// Returns a weight: with the word `var` or `variance` in its name it is positive, and the filters
+/// of a kernel have the norm 1 on average.
 pub fn weight(name: &str, dims: &[i64], float: Float) -> TensorProto {
     let shape: Vec<usize> = dims.iter().map(|&dim| dim as usize).collect();
     let values = normal(name, &shape);
