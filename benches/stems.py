@@ -22,7 +22,7 @@ END = 2**63 - 1
 
 
 class Stem:
-    """The nodes and tensors of a stem behind the input `x`, which has `channels` channels and `size` rows and columns."""
+    """The nodes and tensors of a stem that reads the input `x` of shape [1, channels, size, size]."""
 
     def __init__(self, channels, size):
         self.shape, self.nodes, self.tensors = [1, channels, size, size], [], []

@@ -33,7 +33,7 @@ class Case(NamedTuple):
     model: onnx.ModelProto
     feeds: list
     kinds: list
-    # Whether its weights lie in a side file; whether its value_info is wrong.
+    # Whether its weights are in a side file; whether its value_info is wrong.
     is_beside: bool
     lies: bool
 
@@ -219,7 +219,7 @@ def channels_picked(m, x, picks, axis=1):
 
 
 def along_any_axis(m, x):
-    """x and a constant that varies along any axes, so it is no number per channel, though its size may be that."""
+    """x scaled or shifted by a constant along any axes, which is no number per channel even where its size fits."""
     axes = [axis for axis in range(x.rank) if len({shape[axis] for shape in x.shapes}) == 1 and m.chance(0.5)]
     if not axes:
         return x
@@ -677,7 +677,7 @@ def border_by_elements(m, x, values):
 
 
 def border_by_grids(m, x, values):
-    """`y[:, :, row] = v` as TorchScript writes it: the indices are grids of Ranges over sizes, which may be baked in."""
+    """`y[:, :, row] = v` as TorchScript writes it: indices are grids of Ranges over sizes, which may be baked in."""
     baked = [None] * 4
     for axis in (0, 2, 3):
         if m.chance(0.4):
@@ -1043,7 +1043,7 @@ def quantized(m, x):
 # --- training mode ------------------------------------------------------------------------------
 
 def training_norm(m, x):
-    """A block whose norms are in training mode, with statistics or placeholders; now and then x is normed as well."""
+    """A block whose norms are in training mode, with statistics or placeholders; now and then behind such a norm."""
     if x.rank < 3:
         raise Unfit("no spatial axes")
     axes, outputs = x.rank - 2, m.between(1, MOST_CHANNELS)
@@ -1369,7 +1369,7 @@ def resize_view(m, axes):
 
 
 def between(m, x):
-    """Blocks with a mean or Resize behind each, and behind their sum a norm, a kernel of one tap or a product of rows."""
+    """Blocks with a mean or Resize behind each; behind their sum, a norm, a kernel of one tap or a product of rows."""
     axes = x.rank - 2
     if axes not in (1, 2):
         raise Unfit("one or two spatial axes")
@@ -1929,7 +1929,7 @@ def finished(m, x, seed):
 
 
 def rename(m, old, new):
-    """Renames a tensor, in all bodies, too."""
+    """Renames a tensor in the graph and in all bodies."""
     def in_nodes(nodes):
         for node in nodes:
             for names in (node.input, node.output):

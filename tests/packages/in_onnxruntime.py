@@ -83,9 +83,9 @@ def is_picture(entry):
 
 
 def is_batch(entry, axis):
-    """Returns whether an axis is the batch: the first one, or the second of a recurrent state (layers, batch, channels).
+    """Returns whether an axis is the batch: the first one, or the second of a recurrent state.
 
-    Layers and channels of such a state are declared.
+    Such a state has the axes layers, batch and channels, of which the first and the last are declared.
     """
     layers_and_channels = len(entry.dims) == 3 and all(isinstance(entry.dims[axis], int) for axis in (0, 2))
     return axis == 0 or (axis == 1 and layers_and_channels)

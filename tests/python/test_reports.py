@@ -83,7 +83,7 @@ class Shown(Test):
         self.assertIn("and 40 more", many._repr_html_())
 
 
-# Types and JSON schemas in the same notation: a dict, a list of one, a pair with None for what may be None, a plain type.
+# Types and JSON schemas in the same notation: a dict, a list of one, a pair with None if it is optional, a plain type.
 
 def of_type(kind: Any) -> Any:
     if is_dataclass(kind):
