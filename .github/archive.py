@@ -1,8 +1,8 @@
-"""An archive of the tool, for those who have no Python: from its wheel.
+"""Makes an archive of the tool from its wheel, for users without Python.
 
     python .github/archive.py WHEEL ARCHIVE        ends with .tar.gz or .zip
 
-Holds the program that the wheel holds, the licences that the wheel has of it and of all it is made of, and its bill of
+The archive holds the wheel's program, the licences of the tool and of all crates it is made of, and the bill of
 materials.
 """
 
@@ -15,13 +15,13 @@ import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-# Where a wheel has them.
+# Folders of a wheel with the program, the licences and the bill of materials.
 _FOLDERS = ("scripts", "licenses", "sboms")
 _EXECUTABLE, _PLAIN = 0o755, 0o644
 
 
 def contents(wheel: Path) -> dict[str, tuple[bytes, int]]:
-    """Names, bytes and permissions of what goes into the archive."""
+    """Returns, by name, the bytes and permissions of the files that go into the archive."""
     files = {}
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
@@ -37,7 +37,7 @@ def contents(wheel: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def write(files: dict[str, tuple[bytes, int]], target: Path) -> None:
-    """All files in one folder, in order, as of no user and no time: the same wheel makes the same archive."""
+    """Writes all files into one folder, sorted, without user and time: the same wheel makes the same archive."""
     folder = target.name.removesuffix(".zip").removesuffix(".tar.gz")
     if target.suffix == ".zip":
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -1,10 +1,11 @@
-"""The crates that the tool is made of: their licences, and a bill of materials.
+"""Writes the licences and a bill of materials of the crates that the tool is made of.
 
     python .github/third_party.py [FOLDER]
 
-writes `third_party.txt`, the texts of all licences, and `acb-fuse.cdx.json`, a CycloneDX bill of materials, into FOLDER:
-by default target/notices, where pyproject.toml looks for the licences. Needs Python 3.11, cargo and the crates of Cargo.lock; says the same on every machine. The crates of all platforms are taken, so that
-one file serves all of them; those that only build or test the tool are not.
+writes `third_party.txt`, the texts of all licences, and `acb-fuse.cdx.json`, a CycloneDX bill of materials, into
+FOLDER: by default target/notices, where pyproject.toml looks for the licences. Needs Python 3.11, cargo and the crates
+of Cargo.lock; the result is the same on every machine. The crates of all platforms are included, so that one file
+serves all of them; crates that only build or test the tool are not.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _TEXTS = re.compile(r"(licen[cs]e|copying|copyright|notice|unlicense)", re.IGNOR
 
 
 def crates() -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The tool's own crate, and all that it links, by name and version."""
+    """Returns the tool's own crate, and the crates that it links, sorted by name and version."""
     command = ["cargo", "metadata", "--locked", "--format-version=1"]
     metadata = json.loads(subprocess.run(command, check=True, cwd=SOURCE, stdout=subprocess.PIPE).stdout)
     packages = {package["id"]: package for package in metadata["packages"]}
@@ -43,12 +44,12 @@ def crates() -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def licence(package: dict[str, Any]) -> str:
-    """An SPDX expression; crates of old write a slash for OR."""
+    """Returns a crate's SPDX expression; old crates write a slash for OR."""
     return re.sub(r"\s*/\s*", " OR ", package["license"] or "NOASSERTION")
 
 
 def licences() -> str:
-    """Each text once, under the crates that have it."""
+    """Returns the licence texts, each once, below the names of the crates that carry it."""
     holders: dict[str, list[str]] = defaultdict(list)
     texts_of: dict[str, str] = {}
     without = []
@@ -59,7 +60,7 @@ def licences() -> str:
                  and file.suffix in ("", ".md", ".txt", ".MIT", ".APACHE", ".apache2")]
         for file in texts:
             text = file.read_text(encoding="utf-8", errors="replace").strip()
-            # The same text is broken into lines in more than one way.
+            # The same text occurs with different line breaks.
             key = " ".join(text.split())
             texts_of.setdefault(key, "\n".join(line.rstrip() for line in text.splitlines()))
             holders[key].append(name)
@@ -75,7 +76,7 @@ def licences() -> str:
 
 
 def sbom() -> str:
-    """CycloneDX 1.5, with the checksums of Cargo.lock."""
+    """Returns the bill of materials as CycloneDX 1.5, with the checksums of Cargo.lock."""
     lock = tomllib.loads((SOURCE / "Cargo.lock").read_text(encoding="utf-8"))
     checksums = {(each["name"], each["version"]): each.get("checksum") for each in lock["package"]}
     own, linked = crates()

@@ -1,8 +1,8 @@
-"""Makes the paper's architectures at full width with random weights, by PyTorch's exporter, for measuring.
+"""Exports the paper's architectures at full width and with random weights, by PyTorch, for the benchmarks.
 
     python benches/architectures.py MODEL FOLDER
 
-writes FOLDER/model.onnx, for one of them with the weights beside it in model.onnx.data.
+writes FOLDER/model.onnx; the `_plain_external` variants have their weights beside it in model.onnx.data.
 """
 
 import sys
@@ -23,7 +23,7 @@ from networks import alexnet, cifar_quick, densenet121, densenet40, resnet18, re
 
 VGG16 = (64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)
 
-# Name -> architecture at the width of its paper, and the width of its input.
+# Name -> architecture at the width of its paper, and the height and width of its input.
 ARCHITECTURES = {
     "cifar_quick": (partial(cifar_quick, widths=(32, 32, 64), hidden=64), 32),
     "vgg16_cifar": (partial(vgg16, stages=VGG16, hidden=(512,)), 32),
@@ -36,17 +36,17 @@ ARCHITECTURES = {
     "vgg16": (partial(vgg16, stages=VGG16, positions=49, hidden=(4096, 4096), classes=1000), 224),
 }
 
-# The statistics of a few images are enough to scale weights by.
+# Number of images whose statistics scale the weights; a few are enough.
 BATCH = 4
 
 
 def write_acnet(name, folder):
-    """The training-time graph, with its batch norms."""
+    """Writes the training-time graph, with its batch norms."""
     export_network(acnet(name), name, folder, "torchscript_kept_static")
 
 
 def write_float16(name, folder):
-    """The training-time graph in half precision."""
+    """Writes the training-time graph in half precision."""
     write_acnet(name, folder)
     model = onnx.load(folder / "model.onnx")
     graph = model.graph
@@ -61,7 +61,7 @@ def write_float16(name, folder):
 
 
 def write_plain(name, folder):
-    """The plain architecture with the weights that the ACNet fuses to; batch norms are folded by the exporter."""
+    """Writes the plain architecture with the weights that the ACNet fuses to; the exporter folds its batch norms."""
     export_network(plain_twin(ARCHITECTURES[name][0], acnet(name)), name, folder, "torchscript_folded_static")
 
 
@@ -84,7 +84,7 @@ def export_network(module, name, folder, words):
     path.rename(folder / "model.onnx")
 
 
-# What a model's name says after the architecture's.
+# Suffix of a model's name, after the architecture's -> the function that writes this variant.
 VARIANTS = {"": write_acnet, "_float16": write_float16, "_plain": write_plain, "_plain_external": write_plain_external}
 MODELS = {f"{name}{variant}": partial(write, name) for name in ARCHITECTURES for variant, write in VARIANTS.items()}
 

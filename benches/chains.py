@@ -1,9 +1,9 @@
-"""Makes chains of blocks with random weights, for measuring.
+"""Makes chains of blocks with random weights, for the benchmarks.
 
     python benches/chains.py MODEL FOLDER
 
-writes FOLDER/model.onnx, for the widest blocks with the weights beside it in model.onnx.data. The nodes are those
-that PyTorch's exporter would write.
+writes FOLDER/model.onnx; the model `wide` has its weights beside it in model.onnx.data. The nodes are those that
+PyTorch's exporter would write.
 """
 
 import math
@@ -21,9 +21,9 @@ from fixture import random_weight
 
 
 def write_chain(blocks, channels, size, folder, external_data=False):
-    """`blocks` ACBs of 3x3, 1x3 and 3x1 with their batch norms, each before a ReLU: 13 nodes.
+    """Writes `blocks` ACBs of 3x3, 1x3 and 3x1 with their batch norms, each followed by a ReLU: 13 nodes per block.
 
-    The norms of the arms get the first one's mean and variance through Identity nodes: so TorchScript's exporter
+    The norms of the arms read the square branch's mean and variance through Identity nodes, as TorchScript's exporter
     writes weights that are equal.
     """
     rng = np.random.default_rng(blocks)
@@ -31,7 +31,7 @@ def write_chain(blocks, channels, size, folder, external_data=False):
     nodes, weights = [], []
 
     def weight(name, shape):
-        # 10,000 blocks that enlarge their input at all would overflow; this far below, none does.
+        # If blocks enlarged their input at all, 10,000 of them would overflow; weights this small shrink it instead.
         values = random_weight(name, shape, rng, fan_in=6 * math.prod(shape[1:]))
         weights.append(stored_beside(name, values, side_file) if side_file else numpy_helper.from_array(values, name))
         return name
@@ -70,7 +70,7 @@ def write_chain(blocks, channels, size, folder, external_data=False):
 
 
 def stored_beside(name, values, file):
-    """A tensor whose values are appended to `file`, so that the largest model never has to be in memory."""
+    """Returns a tensor whose values are appended to `file`, so that the largest model never has to be in memory."""
     tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=values.shape,
                          data_location=TensorProto.EXTERNAL)
     for key, value in ("location", Path(file.name).name), ("offset", file.tell()), ("length", values.nbytes):

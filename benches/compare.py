@@ -1,10 +1,10 @@
-"""Compares acb-fuse with its peers, and with a copy of the file, on large models: time, memory and what comes out.
+"""Compares acb-fuse with its peers and with a copy of the file on large models: time, memory and resulting nodes.
 
     python benches/compare.py [--binary target/release/acb-fuse] [--only MODEL...] [--tools TOOL...] [--rounds 5]
 
-Makes the models, and virtual environments with the peers and with PyTorch, in a folder, once, and prints one table
-per model and one of what acb-fuse is held to. Every tool runs as a process of its own, in turns: each round begins
-with another one, so that all meet the same noise. The file is in the page cache. The figures are medians.
+Makes the models, and virtual environments with the peers and with PyTorch, once, in a folder. Prints one table per
+model and one with the limits that acb-fuse is held to. Every tool runs as a process of its own, in turns: each round
+begins with another tool, so that all meet the same noise. The file is in the page cache. The figures are medians.
 
 The copy is `cp`, then `sync` of the copy and its folder, because acb-fuse syncs what it writes. The peers do not.
 Needs Linux, Python 3.11 or newer, some 15 GB of disk and, for the peers on the largest model, 10 GB of memory.
@@ -22,7 +22,7 @@ from statistics import StatisticsError, median
 from measure import run, smallest_peak
 
 HERE = Path(__file__).resolve().parent
-# Virtual environments. The peers have one of their own, since some of them import PyTorch where it is to be had.
+# Names of virtual environments. The peers have their own, since some of them import PyTorch if it is installed.
 PEERS_ONLY, PYTORCH = "peers", "pytorch"
 REQUIREMENTS = {
     PEERS_ONLY: HERE / "requirements.txt",
@@ -30,7 +30,8 @@ REQUIREMENTS = {
 }
 MB, GB = 1e6, 1e9
 
-# Name -> title, what makes it, where that runs, and in how many rounds the peers take part, if not in all.
+# Name -> title, script that makes the model, environment of the script, and number of rounds in which the peers take
+# part (None: all).
 MODELS = {
     "chain_100": ("a chain of 100 blocks", "chains.py", PEERS_ONLY, None),
     "chain_1000": ("a chain of 1,000 blocks", "chains.py", PEERS_ONLY, 1),
@@ -54,7 +55,7 @@ CONVOLUTIONS = "Conv", "FusedConv"
 # --- what runs -----------------------------------------------------------------
 
 def command(tool, binary, python, files, folder):
-    """The command line that makes `folder`/model.onnx from a model, which is the first of `files`."""
+    """Returns the command line by which a tool makes `folder`/model.onnx of the model, the first of `files`."""
     model, output = files[0], folder / files[0].name
     beside = len(files) > 1
     match tool:
@@ -73,7 +74,7 @@ def command(tool, binary, python, files, folder):
 
 
 def virtual_environment(folder, name):
-    """The Python that has what `name` requires; installed anew when that changes."""
+    """Returns the Python of an environment, which is installed anew when its requirements change."""
     requirements = REQUIREMENTS[name]
     python, installed = folder / name / "bin" / "python", folder / name / "installed.txt"
     if not installed.exists() or installed.read_text() != requirements.read_text():
@@ -85,7 +86,7 @@ def virtual_environment(folder, name):
 
 
 def model_files(folder, name, script, environment):
-    """The model and, if it has one, its side file; made if they are not there."""
+    """Returns the paths of a model and of its side file, if it has one; makes them if they are missing."""
     place = folder / "models" / name
     if not place.exists():
         python = virtual_environment(folder, environment)
@@ -99,7 +100,7 @@ def model_files(folder, name, script, environment):
 # --- what is measured ----------------------------------------------------------
 
 class Result:
-    """The runs of one tool on one model, and the operators of its output; None if there is none."""
+    """The runs of one tool on one model, the operators of its output (None without an output), and why it failed."""
 
     def __init__(self):
         self.runs, self.operators, self.problem = [], None, None
@@ -109,7 +110,7 @@ class Result:
 
 
 def measure(options, python, name, files):
-    """Tool -> result for one model."""
+    """Returns, by tool, the result for one model."""
     results = {tool: Result() for tool in options.tools}
     peer_rounds = MODELS[name][-1] or options.rounds
     for path in files:
@@ -213,7 +214,7 @@ def say(text):
 # --- what acb-fuse is held to ----------------------------------------------------
 
 def targets(sizes, results):
-    """(what, figure, limit) for everything that was to be measured; the figure is None where a run failed."""
+    """Yields (what, figure, limit) for each limit whose runs were asked for; the figure is None if one failed."""
     def wall(model, tool):
         return results[model][tool].median("wall")
 
@@ -253,7 +254,7 @@ def targets(sizes, results):
         try:
             yield what, figure(), limit
         except KeyError:
-            pass  # Nobody asked for it.
+            pass  # The user did not ask for these runs.
         except StatisticsError:
             yield what, None, limit
 

@@ -1,9 +1,9 @@
-"""The peers that scale the channels of a float model for its quantization: each reads a model and writes the result.
+"""Equalizes the channels of a float model for quantization by one of the peers that can, and writes the result.
 
     python benches/equalize_with_peer.py PEER IN OUT
 
-runs in an environment with the peer: requirements.txt for onnxsim, requirements-aimet.txt and requirements-quark.txt.
-All are called with their defaults. None takes inputs.
+runs in an environment with the peer: requirements.txt for onnxsim, requirements-aimet.txt and requirements-quark.txt
+for the others. All are called with their defaults. None of them takes calibration inputs.
 """
 
 import os
@@ -25,7 +25,7 @@ def aimet(model):
 
 
 def quark(model):
-    # When it is first imported, it compiles its operators, with the ninja of its environment.
+    # On its first import, Quark compiles its operators, with the ninja of its environment.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     from quark.onnx.algorithm.interface import apply_CLE
     return apply_CLE(model, op_types_to_quantize=["Conv", "Gemm"])

@@ -1,11 +1,11 @@
-"""Measures what fusing gains where the model is used: the latency of the paper's architectures in ONNX Runtime.
+"""Measures what fusing gains at inference: the latency of the paper's architectures in ONNX Runtime.
 
     FOLDER/pytorch/bin/python benches/latency.py [--binary target/release/acb-fuse] [--only ARCHITECTURE...]
 
 FOLDER and its Python are those of compare.py, which makes them. Each architecture is exported with PyTorch at the
 width of its paper, as an ACNet and as the plain network with the same function and its batch norms folded. The
-ACNet goes through acb-fuse and all peers. First the peers' results run in turns, then the fastest of them, ours and
-the plain network: in every order, so that all meet the same noise. The figures are medians.
+ACNet goes through acb-fuse and all peers. First, the peers' results run in turns; then the fastest of them, ours and
+the plain network do, in every order, so that all meet the same noise. The figures are medians.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from architectures import ARCHITECTURES
 from operators import operators
 from speed import measure
 
-# The paper has VGG-16 on small images.
+# The architectures of the paper; it has VGG-16 on small images only.
 PAPERS = [name for name in ARCHITECTURES if name != "vgg16"]
 COLUMNS = ("architecture", "input", "nodes exported → best peer, ours, plain", "best peer", "ms best peer", "ms ours",
            "ms plain", "best peer ÷ ours", "ours ÷ plain", "within 3 %")
-# The plain network and ours differ by less than the noise of a few dozen runs.
+# Numbers of runs. The plain network and ours differ by less than the noise of a few dozen runs, so they take more.
 ROUNDS_OF_PEERS, ROUNDS = 24, 240
 
 
@@ -51,7 +51,7 @@ def row(name, binary, peers_python, folder):
 
 
 def optimised(tool, binary, python, files, folder):
-    """The path of what a tool makes of a model."""
+    """Runs a tool on a model and returns the path of the result."""
     place = compare.fresh(folder / tool.replace(" ", "_"))
     command = compare.command(tool, binary, python, files, place)
     subprocess.run(command, check=True, capture_output=True)

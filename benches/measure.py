@@ -1,4 +1,4 @@
-"""Runs a command as a fresh process and says what it took."""
+"""Runs a command as a new process and measures its time and memory."""
 
 import os
 import resource
@@ -18,7 +18,7 @@ class Usage:
 
 
 def run(command, log, limit):
-    """Runs `command` with its output in the file `log`; ends it after `limit` seconds."""
+    """Runs `command` with its output in the file `log`, ends it after `limit` seconds, and returns its usage."""
     command = [str(word) for word in command]
     with open(log, "w") as output:
         streams = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -40,9 +40,9 @@ def run(command, log, limit):
 
 
 def smallest_peak():
-    """What this process has held at most: Linux counts it as the peak of the commands that it starts.
+    """Returns the peak memory of this process in bytes, which Linux counts into the peak of each command it starts.
 
-    So the process that measures must import nothing large.
+    So the process that measures must not import anything large.
     """
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

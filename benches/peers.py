@@ -1,4 +1,4 @@
-"""The peers that have no command line that serves: each reads a model, optimises it and writes the result.
+"""Runs a peer without a usable command line: each reads a model, optimises it and writes the result.
 
     python benches/peers.py PEER IN OUT [--external-data]
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def onnxoptimizer(path, optimised, external_data):
-    """All passes that fuse or eliminate, which is also what its command line does by default."""
+    """Runs all passes that fuse or eliminate, as its command line does by default."""
     import onnx
     import onnxoptimizer
     model = onnxoptimizer.optimize(onnx.load(path), onnxoptimizer.get_fuse_and_elimination_passes())
@@ -25,7 +25,7 @@ def onnxscript(path, optimised, external_data):
 
 
 def onnxruntime(path, optimised, external_data):
-    """Offline at the highest level whose result is not bound to this machine's instruction set."""
+    """Optimises offline at the highest level whose result is not bound to this machine's instruction set."""
     from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
     options = SessionOptions()
     options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_EXTENDED

@@ -5,9 +5,9 @@
 
 needs onnx, onnxruntime and numpy as in requirements.txt. The networks and images are those of fixtures/trained; a
 network is fed `(image / 255 - 0.45) / 0.25`. PYTHON is that of an environment in which the peer is installed
-(equalize_with_peer.py says which); peers of which none is given are left out. Per file, of the 1,000 test images:
+(equalize_with_peer.py says which); peers without one are left out. Per file, on the 1,000 test images:
 
-    float      the accuracy in float32; that the file computes what the exported one computes is checked
+    float      the accuracy in float32; the file is also checked to compute what the exported one computes
     Wn         weights rounded to n bits, symmetric, one step per tensor (activations float): SQNR of the outputs, accuracy
     W8/c       the same with 8 bits and one step per output channel
     int8       ONNX Runtime's quantize_static, QDQ, uint8 activations (min-max on the 256 calibration images), int8 weights,
@@ -18,7 +18,7 @@ network is fed `(image / 255 - 0.45) / 0.25`. PYTHON is that of an environment i
 SQNR = 10 log10(sum y^2 / sum (y - y_quantized)^2) over the logits, y of the exported network in float32.
 
 The second table equalizes each fused network, as it is and with `Clip(0, 6)` for every Relu, and says what that changed:
-the largest difference of the outputs on the test images, by the largest output, and how many kernels are others.
+the largest difference of the outputs on the test images, relative to the largest output, and how many kernels changed.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def normalised(images):
 
 
 class Row(NamedTuple):
-    """A row of each network: the row whose file is read, and the command that makes a file of that."""
+    """A row of each network's table: the row whose file is read, and the command that makes this row's file of it."""
     name: str
     read: "Row | None"
     command: tuple[str, ...]
@@ -107,7 +107,7 @@ def accuracy(outputs):
 
 
 def rounded(model, bits, per_channel):
-    """The model with the weights of Conv, ConvTranspose, Gemm and MatMul on a symmetric grid of `bits` bits."""
+    """Returns the model with the weights of Conv, ConvTranspose, Gemm and MatMul on a symmetric grid of `bits` bits."""
     copy, top = onnx.ModelProto(), 2 ** (bits - 1) - 1
     copy.CopyFrom(model)
     stored = {t.name: t for t in copy.graph.initializer}
@@ -139,7 +139,7 @@ def quantized(path, per_channel, folder):
 
 
 def figures(path, reference):
-    """The cells of one file's row."""
+    """Returns the cells of one file's row; `reference` is the output of the exported network."""
     model, own = onnx.load(path), run(path, optimise=False)
     difference = np.abs(own - reference).max() / np.abs(reference).max()
     assert difference < 1e-4, f"{path} is not the same function: {difference:.0e}"
@@ -167,7 +167,7 @@ class Maker:
         np.save(self.places["calibration"], CALIBRATION)
 
     def file(self, row):
-        """The file of a row, made when it is first asked for."""
+        """Returns the path of a row's file, which is made when it is first asked for."""
         if row is EXPORTED:
             return self.exported
         written = f"{self.folder}/{ROWS.index(row)}.onnx"
@@ -177,12 +177,12 @@ class Maker:
 
     def run(self, row, read, written):
         command = [word.format(**self.places, read=read, written=written) for word in row.command]
-        # Tables alone go to the standard output; what peers say does not.
+        # The standard output is for the tables alone; what peers print goes elsewhere.
         subprocess.run(command, check=True, stdout=sys.stderr)
 
 
 def with_relu6(path, written):
-    """Writes the model with a Clip between 0 and 6 for every Relu, the ends in Constant nodes as PyTorch exports them."""
+    """Writes the model with a Clip from 0 to 6 for every Relu, whose bounds are Constant nodes as PyTorch exports them."""
     model = onnx.load(path)
     for node in model.graph.node:
         if node.op_type == "Relu":
@@ -195,14 +195,14 @@ def with_relu6(path, written):
 
 
 def kernels(path):
-    """The weights of Conv and Gemm, by what their nodes yield."""
+    """Returns the weights of Conv and Gemm nodes, by the names of their outputs."""
     graph = onnx.load(path).graph
     stored = {t.name: t for t in graph.initializer}
     return {n.output[0]: nh.to_array(stored[n.input[1]]) for n in graph.node if n.op_type in ("Conv", "Gemm")}
 
 
 def change(before, after):
-    """A cell of the second table."""
+    """Returns a cell of the second table: the relative difference of the outputs, and the number of changed kernels."""
     wanted, found = run(before, optimise=False), run(after, optimise=False)
     difference = np.abs(found - wanted).max() / np.abs(wanted).max()
     old, new = kernels(before), kernels(after)

@@ -1,8 +1,8 @@
-"""Latency in ONNX Runtime of stems that cut their input into squares, before and after fusing.
+"""Measures the latency in ONNX Runtime of stems that turn squares of pixels into channels, before and after fusing.
 
     python benches/stems.py ACB_FUSE
 
-Both files of a stem run in turns, on one thread; printed are the medians of both, and their ratio.
+Both files of a stem run in turns, on one thread. Printed are the medians of both and their ratio.
 """
 
 import subprocess
@@ -22,7 +22,7 @@ END = 2**63 - 1
 
 
 class Stem:
-    """The nodes and tensors of a stem behind input `x`, of so many channels and rows."""
+    """The nodes and tensors of a stem that reads the input `x` of shape [1, channels, size, size]."""
 
     def __init__(self, channels, size):
         self.shape, self.nodes, self.tensors = [1, channels, size, size], [], []

@@ -3,8 +3,8 @@
     python examples/convert_on_ray.py MODELS RESULTS [--address HOST:6379] [--options '{"require_run": true}']
 
 Every .onnx file below MODELS is converted to the same place below RESULTS, with its report beside it as .report.json;
-both folders are ones that all machines see. One line is printed per model, and a summary. Exits with 1 if a model
-could not be converted. examples/README.md has the rest.
+all machines must see both folders. Prints one line per model, and a summary. Exits with 1 if a model could not be
+converted. examples/README.md has the rest.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import Any
 import acb_fuse
 import ray
 
-# What is submitted and not done yet: enough for every machine, and no more than the driver can hold.
+# Upper bound on the tasks that are submitted and not done: enough for all machines, not too many for the driver.
 IN_FLIGHT = 1000
 SECONDS_BEFORE_RETRY = 1.0
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one model."""
+    """The outcome of one model ("fused", "unchanged" or "failed"), a line about it, and its report as JSON."""
 
     outcome: str
     text: str
@@ -38,7 +38,7 @@ class Result:
 
 
 def convert(source: Path, target: Path, options: acb_fuse.FuseOptions) -> Result:
-    """Fuses one model, on any machine. Raises what may be otherwise next time: Ray calls it again."""
+    """Fuses one model, on any machine. Raises errors that may not occur again, so that Ray tries once more."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         return converted(acb_fuse.fuse(source, target, **options))
@@ -67,7 +67,7 @@ def failed(error: Exception) -> Result:
 
 
 def lost(error: ray.exceptions.RayError) -> Result:
-    """What was tried as often as is allowed: its own error, or that its workers died."""
+    """Returns the result of a model whose retries are used up: its own error, or that its workers died."""
     cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
     return failed(cause)
 
@@ -75,7 +75,7 @@ def lost(error: ray.exceptions.RayError) -> Result:
 def convert_all(
     jobs: Iterator[tuple[str, Path, Path]], task: Any, options: acb_fuse.FuseOptions
 ) -> Iterator[tuple[str, Result]]:
-    """The result of every job, as soon as it is there."""
+    """Yields the name and the result of every job as soon as it is done; `jobs` are (name, source, target)."""
     running: dict[Any, str] = {}
     for name, source, target in jobs:
         running[task.remote(source, target, options)] = name
@@ -86,7 +86,7 @@ def convert_all(
 
 
 def finished(running: dict[Any, str]) -> tuple[str, Result]:
-    """Waits for one of the tasks that are `running`, and takes it out."""
+    """Waits for one of the `running` tasks, removes it, and returns its name and result."""
     [done], _ = ray.wait(list(running), num_returns=1)
     name = running.pop(done)
     try:
@@ -96,7 +96,7 @@ def finished(running: dict[Any, str]) -> tuple[str, Result]:
 
 
 def models(folder: Path, results: Path) -> Iterator[tuple[str, Path, Path]]:
-    """Name, source and target of every model below `folder`."""
+    """Yields the name, source and target of every model below `folder`."""
     for source in sorted(folder.rglob("*.onnx")):
         name = source.relative_to(folder)
         yield str(name), source, results / name
@@ -123,7 +123,7 @@ def main() -> int:
     given = arguments()
     outcomes = Counter[str]()
     lines = sys.stdout
-    # The tool would take all processors of a machine that other models are converted on, too.
+    # Otherwise, the tool would take all processors of a machine on which other models are converted, too.
     environment = {"env_vars": {"RAYON_NUM_THREADS": str(given.cpus)}}
     # Ray prints what it notices, such as retries, to standard output, where the results are.
     with redirect_stdout(sys.stderr), ray.init(given.address, runtime_env=environment, log_to_driver=False):

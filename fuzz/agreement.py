@@ -1,10 +1,10 @@
-"""Whether two models compute the same: run in ONNX Runtime without optimisation, judged by float64.
+"""Decides whether two models compute the same: both run in ONNX Runtime without optimisations, and float64 judges.
 
-The old model's outputs are right but for rounding, and so must the new one's be. How much rounding there may be is
+The old model's outputs are right but for rounding, and the new one's must be, too. How much rounding is allowed is
 not guessed: where the two differ by more than a few units in the last place of the largest output, the old model is
 computed once more in float64 (by onnx's reference evaluator: ONNX Runtime has no float64 convolution). The new
-outputs must then be as near to those as the old ones are, within a factor of 4, or within 4 times what a change of the
-weights in their last bit does.
+outputs must then be as near to the float64 ones as the old outputs are, within a factor of 4, or within 4 times the
+effect of changing all weights in their last bit.
 """
 
 from typing import NamedTuple
@@ -17,28 +17,29 @@ from onnx.reference import ReferenceEvaluator
 
 onnxruntime.set_default_logger_severity(4)
 
-# How many units in the last place of the largest output are not worth a second look.
+# Largest difference that needs no comparison with float64, in units in the last place of the largest output.
 CLOSE = {np.dtype(np.float32): 24, np.dtype(np.float16): 1.5, np.dtype(np.float64): 24}
-# How much larger the new error may be than the old one, or than the effect of the last bit of the weights.
+# Upper bound on the new error, as a multiple of the old error or of the effect of the last bit of the weights.
 FACTOR = 4
-# Further off than this, the reference and ONNX Runtime mean different things, and float64 is no judge.
+# Relative error of the old outputs above which the reference and ONNX Runtime must compute different things, so that
+# float64 is no judge.
 ESTRANGED = {np.dtype(np.float32): 1e-3, np.dtype(np.float16): 0.1, np.dtype(np.float64): 1e-6}
 
 
 class Difference(NamedTuple):
-    """Why the new model is not the old one: `runs` is false if it cannot be run where the old one can."""
+    """How the new model differs from the old one; `runs` is false if the new model fails where the old one runs."""
     runs: bool
     why: str
 
 
 class NotRun(Exception):
-    """ONNX Runtime does not run a model."""
+    """Raised if ONNX Runtime does not load or run a model."""
 
 
 # --- running -------------------------------------------------------------------------------
 
 class Runner:
-    """A model in ONNX Runtime, as it stands in the file."""
+    """A model in ONNX Runtime, run exactly as the file defines it: without optimisations."""
 
     def __init__(self, model):
         options = onnxruntime.SessionOptions()
@@ -66,7 +67,7 @@ def nested(node):
 
 
 def every_node(model):
-    """All nodes, those of bodies and functions too."""
+    """Yields all nodes of a model, including those of bodies and functions."""
     waiting = [model.graph.node, *(function.node for function in model.functions)]
     while waiting:
         for node in waiting.pop():
@@ -75,7 +76,7 @@ def every_node(model):
 
 
 def without_node_names(model):
-    """ONNX Runtime rejects nodes of equal names, which mean nothing."""
+    """Removes all node names: they mean nothing, but ONNX Runtime rejects equal ones."""
     for node in every_node(model):
         node.ClearField("name")
     return model
@@ -86,7 +87,7 @@ def opset_of(model):
 
 
 def trains(node, opset):
-    """Whether a norm or dropout is in training mode, as far as its node says."""
+    """Returns whether a norm or dropout is in training mode, judged by its node alone."""
     match node.op_type:
         case "BatchNormalization" if opset >= 14:
             return any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
@@ -98,7 +99,7 @@ def trains(node, opset):
 
 
 def at_inference(node):
-    """Makes a node of training mode what it is in a deploy graph."""
+    """Turns a norm or dropout in training mode into its inference form."""
     if node.op_type == "BatchNormalization":
         del node.output[1:]
         kept = [attribute for attribute in node.attribute if attribute.name != "training_mode"]
@@ -109,7 +110,7 @@ def at_inference(node):
 
 
 def without_dropout(model):
-    """Random zeros cannot be compared."""
+    """Turns dropouts in training mode into their inference form, since random zeros cannot be compared."""
     opset = opset_of(model)
     for node in every_node(model):
         if node.op_type == "Dropout" and trains(node, opset):
@@ -118,11 +119,11 @@ def without_dropout(model):
 
 
 def deploy_form(model):
-    """The old model as `--training-mode auto` means it.
+    """Turns the old model into what `--training-mode auto` takes it for, in place, and returns it.
 
-    A norm in training mode has its stored statistics if its input depends on a graph input, the statistics are
-    stored, they are no placeholders (all means 0 and all variances 1), and nothing reads its other outputs. Else it
-    keeps the statistics of its batch.
+    A norm in training mode uses its stored statistics if its input depends on a graph input, the statistics are
+    constants, they are not placeholders (all means 0 and all variances 1), and nothing reads its other outputs.
+    Otherwise it keeps using the statistics of its batch.
     """
     opset = opset_of(model)
     read = {name for node in every_node(model) for name in node.input}
@@ -144,7 +145,7 @@ def deploy_form(model):
                 depends.update(node.output)
 
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-    # A sparse one has zeros, or is no placeholder for its values: they are not needed.
+    # The non-zero values of a sparse one suffice here: zeros fit placeholder means, and no variance is zero.
     initializers |= {sparse.values.name: sparse.values for sparse in model.graph.sparse_initializer}
     visit(model.graph.node, {value.name for value in model.graph.input} - set(initializers), initializers)
     for function in model.functions:
@@ -153,7 +154,7 @@ def deploy_form(model):
 
 
 def captured(node):
-    """Names that the bodies of a node read."""
+    """Yields the names that the bodies of a node read."""
     for graph in nested(node):
         for inner in graph.node:
             yield from inner.input
@@ -168,7 +169,7 @@ def placeholders(node, values):
 # --- float64 ---------------------------------------------------------------------------------
 
 def in_float64(model, element_type, perturbation=None):
-    """A copy whose tensors of the type `element_type` are float64; `perturbation` changes the weights."""
+    """Returns a copy whose tensors of type `element_type` are float64; `perturbation`, if given, maps its weights."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
 
@@ -211,7 +212,7 @@ def in_float64(model, element_type, perturbation=None):
 
 
 class Judge:
-    """The old model in float64, and with its weights changed in the last bit."""
+    """The old model in float64, once as it is and twice with its weights changed in their last bit."""
 
     def __init__(self, model, dtype):
         self.dtype = np.dtype(dtype)
@@ -229,7 +230,10 @@ class Judge:
             self.problem = str(error)
 
     def opinion(self, feeds):
-        """The outputs in float64, how far the last bit of the weights moves each, and the largest value on the way."""
+        """Returns the float64 outputs, how far the weights' last bit moves each, and the largest value on the way.
+
+        Returns None if the reference evaluator fails.
+        """
         if self.problem:
             return None
         wide = {name: value.astype(np.float64) if value.dtype == self.dtype else value for name, value in feeds.items()}
@@ -248,7 +252,7 @@ class Judge:
 
 
 def largest(values):
-    """The largest finite magnitude."""
+    """Returns the largest finite magnitude, or 0 if there is none."""
     values = np.abs(np.asarray(values, np.float64))
     values = values[np.isfinite(values)]
     return float(values.max()) if values.size else 0.0
@@ -257,7 +261,7 @@ def largest(values):
 # --- comparing ----------------------------------------------------------------------------------
 
 def difference(old, new, feeds, judge):
-    """How the outputs of two runners differ: None, or a Difference. NotRun if the old one does not run."""
+    """Returns how the outputs of two runners differ, or None. Raises NotRun if the old model does not run."""
     right = old(feeds)
     try:
         ours = new(feeds)
@@ -273,7 +277,7 @@ def difference(old, new, feeds, judge):
             if not np.array_equal(a, b):
                 return Difference(True, f"{name!r} differs")
             continue
-        # What overflows in the old model may or may not in the new one.
+        # Where the old model overflows, the new one may or may not.
         finite = np.isfinite(a)
         if not np.isfinite(b[finite]).all():
             return Difference(True, f"{name!r} is not finite where it was")
@@ -291,17 +295,20 @@ def difference(old, new, feeds, judge):
 
 
 def without_float64(feeds):
-    """Where the reference evaluator fails, the inputs are the yardstick of what cancels."""
+    """Returns what replaces `Judge.opinion` if the evaluator fails: the largest input bounds what may cancel."""
     return None, None, max((largest(value) for value in feeds.values() if value.dtype.kind == "f"), default=0.0)
 
 
 def loses_precision(values):
-    """Whether outputs are so small that a unit in the last place is no measure."""
+    """Returns whether outputs are so small that a unit in the last place is no measure of error."""
     return 0 < largest(values) < 1e-3
 
 
 def verdict(a, b, off, eps, opinion, output, finite, dtype):
-    """Why `b` is further off than rounding explains, or None."""
+    """Returns why `b`, the new output, is further off than rounding explains, or None if it is not.
+
+    `a` is the old output, at its `finite` elements; `off` is its distance from `b`, and `output` its number.
+    """
     scale = largest(a)
     step = float(np.finfo(dtype).smallest_subnormal)
     relative = f"differs by {off:.3g}, where the largest value is {scale:.3g}"
@@ -311,7 +318,7 @@ def verdict(a, b, off, eps, opinion, output, finite, dtype):
     right = exact[output][finite]
     old_error, new_error = largest(a - right), largest(b - right)
     if old_error > ESTRANGED[dtype] * max(scale, largest(right)) + 2 * step:
-        # The largest value on the way bounds what may cancel.
+        # The largest intermediate value bounds what may cancel.
         return relative if off > 100 * eps * max(scale, min(way, 1e3 * scale)) + step else None
     allowed = max(FACTOR * old_error, FACTOR * moves[output], 8 * eps * scale, 2 * step)
     if dtype != np.float16:

@@ -1,11 +1,11 @@
-"""Random models through the tool, old against new in ONNX Runtime.
+"""Converts random models with the tool, and compares the old and the new files in ONNX Runtime.
 
     python fuzz/differential.py --tool target/release/acb-fuse --seeds 0:30000 --state DIR [--jobs 2]
 
-For each seed: a model (random_models.py), converted with verification and without, each result converted again, and
-the old and new file run at several sizes (agreement.py). What is wrong is kept in DIR/findings, with inputs; what is
-done stands in DIR/state.json, so that the same command goes on where it was stopped. It ends with a table, and with
-exit code 1 if there are findings. `--seeds 17:18` is one model.
+For each seed, a model (random_models.py) is converted with and without verification, the unverified file, if it
+differs, is converted again, and the old and new files run at several sizes (agreement.py). Findings are kept in
+DIR/findings, with their inputs. DIR/state.json lists the seeds that are done, so that the same command goes on where
+it was stopped. At the end, a table is printed; the exit code is 1 if there are findings. `--seeds 17:18` is one model.
 """
 
 import argparse
@@ -35,17 +35,17 @@ from random_models import random_model
 HERE = Path(__file__).resolve().parent
 SOURCES = "graph_builder.py", "neutral_nodes.py", "random_models.py", "agreement.py", "differential.py"
 BATCH = 200
-# Seconds: for a process that converts many models, per model and in all; for one that only looks.
+# Time limits in seconds: for a process that converts many models, per model and in addition; for one of a single model.
 PATIENCE_PER_MODEL, PATIENCE, PATIENCE_TO_LOOK = 1, 60, 60
-# So many findings of a kind are kept as files; all are listed by seed.
+# Upper bound on the findings of each kind that are kept as files; all are listed by seed.
 KEPT_FINDINGS = 100
-# Every so many models are looked at with --check: each takes a process of its own.
+# One in this many models is also looked at with --check, since each look takes a process of its own.
 LOOKED_AT = 4
-# The tool syncs what it writes, which takes longer than all else on a disk.
+# A RAM disk for the files: the tool syncs what it writes, which on a real disk takes longer than all else.
 IN_MEMORY = Path("/dev/shm")
 VERIFICATION_FAILED, SOMETHING_TO_FUSE, LARGEST_EXIT_CODE = 3, 5, 7
 
-# Kind of finding -> what it is.
+# Kind of finding -> what it means.
 KINDS = {
     "wrong-file": "a verified file computes something else",
     "wrong-file-unverified": "an unverified file (--no-verify) computes something else",
@@ -74,7 +74,7 @@ class Tool:
         self.count = 0
 
     def run(self, arguments, seconds):
-        """Exit code (negative: a signal; None: it did not end), standard output and error."""
+        """Runs the tool; returns its exit code (negative: a signal; None: it did not end), stdout and stderr."""
         process = subprocess.Popen([self.path, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                    stdin=subprocess.DEVNULL, start_new_session=True)
         try:
@@ -86,7 +86,10 @@ class Tool:
             return None, out.decode(errors="replace"), err.decode(errors="replace")
 
     def convert(self, jobs, *flags):
-        """Converts many: {seed: (input, output)}. Reports and lines by seed, and what crashed or hung, by seed."""
+        """Converts the models of `jobs`, {seed: (input, output)}.
+
+        Returns the reports, the printed lines, and the kind and reason of each crash or hang, all by seed.
+        """
         reports, lines, broken = {}, {}, {}
         waiting = dict(jobs)
         while waiting:
@@ -112,9 +115,10 @@ class Tool:
         return reports, lines, broken
 
     def guilty(self, silent, jobs, flags, code, err):
-        """Which of the models without a line ended the process, or did not end, and how it says so alone.
+        """Returns the seed of the model that ended or hung the process, and the kind and reason of the finding.
 
-        They are done in order, but the line of one may be lost when the next one ends the process.
+        Candidates are the models without a line, `silent`, and each is tried alone: models are converted in order,
+        but the line of one may be lost when the next one ends the process.
         """
         for seed in silent[:3]:
             report = self.folder / "alone.json"
@@ -124,7 +128,7 @@ class Tool:
         return silent[0], "hang" if code is None else "crash", f"not alone: exit code {code}: {err.strip()[-300:]}"
 
     def check(self, model):
-        """Exit code of --check, and its report."""
+        """Runs --check; returns its exit code, its report (None if there is none) and stderr."""
         report = self.folder / "check.json"
         report.unlink(missing_ok=True)
         code, _, err = self.run(["--check", model, "--report", report, "--threads", 1, "--quiet"], PATIENCE_TO_LOOK)
@@ -149,14 +153,14 @@ def lines_by_seed(out, jobs):
 # --- one batch -----------------------------------------------------------------------------------
 
 class Finding(dict):
-    """Seed, kind, why, and what the model is made of."""
+    """A finding as JSON: the seed, the kind, the reason, and the pieces that the model consists of."""
 
     def __init__(self, case, kind, why):
         super().__init__(seed=case.seed, kind=kind, why=" ".join(why.split())[:400], pieces=case.kinds)
 
 
 class Original:
-    """The old model, and what is known of it."""
+    """The old model, prepared for comparison; its runner is None if ONNX Runtime does not load it."""
 
     def __init__(self, case):
         self.case, self.problem = case, None
@@ -189,7 +193,7 @@ class Original:
         return self.lazy_judge
 
     def runner_of(self, path):
-        """A new file, treated as the old one is."""
+        """Returns a runner of the new file, prepared as the old model was (node names, dropouts, side file)."""
         if not (self.trains or self.is_renamed or self.case.is_beside):
             return Runner(path.read_bytes())
         model = onnx.load(path)
@@ -197,7 +201,10 @@ class Original:
         return Runner((without_dropout(model) if self.trains else model).SerializeToString())
 
     def compare(self, path, counts):
-        """Why the file at `path` is not this model; None if it is."""
+        """Returns how the file at `path` differs from this model, or None if it does not.
+
+        A difference is the number of the assignment, whether the new file runs there, and the reason.
+        """
         try:
             new = self.runner_of(path)
         except NotRun as error:
@@ -220,12 +227,12 @@ class Original:
 
 
 def do_batch(tool_path, seeds, state):
-    """Counts and findings of a range of seeds; what is found is kept in the folder `state`."""
+    """Returns counts and findings of a range of seeds; files of findings are kept in the folder `state`."""
     return try_models(tool_path, {seed: random_model(seed) for seed in seeds}, state)
 
 
 def try_models(tool_path, cases, state=None):
-    """Counts and findings of models, by seed."""
+    """Returns counts and findings of `cases`, {seed: case}; files are kept if a folder `state` is given."""
     counts, findings, seeds = Counter(), [], list(cases)
     with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as name:
         folder = Path(name)
@@ -254,7 +261,7 @@ def is_changed(folder, part, seed):
 
 
 def judged(case, folder, tool, verified, unverified, second, counts):
-    """The findings of one model."""
+    """Returns the findings of one model and updates `counts`."""
     seed, found = case.seed, []
     counts["models"] += 1
 
@@ -312,7 +319,10 @@ def count_outcome(report, is_new, counts):
 
 
 def compare_files(original, folder, seed, find, counts):
-    """Compares what was written, once if both files are the same. What differs, by how it was written."""
+    """Compares the verified and the unverified file with the original, once if the two are identical.
+
+    Returns the difference of each, by how it was written: None if there is none.
+    """
     differences, seen = {"verified": None, "unverified": None}, {}
     for part, suffix in (("verified", ""), ("unverified", "-unverified")):
         if not is_changed(folder, part, seed):
@@ -330,7 +340,7 @@ def compare_files(original, folder, seed, find, counts):
             if seen[content]:
                 _, runs, why = seen[content]
                 if original.case.lies and not runs:
-                    # ONNX Runtime rejects what it notices of wrong value_info, in the old file or in the new one.
+                    # ONNX Runtime rejects wrong value_info if it notices it, which may be in the new file alone.
                     counts["value_info is wrong, and noticed in the new file alone"] += 1
                     continue
                 find(("wrong-file" if runs else "runs-no-more") + suffix, why)
@@ -339,7 +349,10 @@ def compare_files(original, folder, seed, find, counts):
 
 
 def misfits(model):
-    """Convolutions whose kernel is stored in another type than the model computes in, by what they read and make."""
+    """Returns convolutions whose kernel is stored in another type than the model computes in.
+
+    Each is given by the names of its input, kernel and output.
+    """
     computed_in = model.graph.output[0].type.tensor_type.elem_type
     others = {tensor.name for tensor in model.graph.initializer
               if tensor.data_type in FLOATS.values() and tensor.data_type != computed_in}
@@ -348,7 +361,7 @@ def misfits(model):
 
 
 def look(case, folder, tool, plain, find, counts):
-    """--check and its look against what a conversion without verification did."""
+    """Compares the exit code and the report of --check with what a conversion without verification did."""
     if case.seed % LOOKED_AT:
         return
     is_new = is_changed(folder, "unverified", case.seed)
@@ -364,7 +377,7 @@ def look(case, folder, tool, plain, find, counts):
 
 
 def keep(finding, case, folder, state):
-    """Keeps the files of a finding, if there are not too many of its kind."""
+    """Keeps the files of a finding, unless enough of its kind are kept."""
     kind = state / "findings" / finding["kind"]
     if kind.exists() and len(list(kind.iterdir())) >= KEPT_FINDINGS:
         return
@@ -402,7 +415,7 @@ def identity_of(tool):
 
 
 def campaign(tool, first, last, folder, jobs):
-    """Does what is not done yet, in batches; each is a process of its own, which ONNX Runtime may end."""
+    """Tries the seeds that are not done yet, in batches, each in its own process: ONNX Runtime may end that."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "state.json"
     state = load_state(path, identity_of(tool))
@@ -443,7 +456,7 @@ CONTEXT = get_context("spawn")
 
 
 def work(connection, tool, batch, folder):
-    """In a process: does a batch, and ends with the campaign if that is stopped."""
+    """Tries a batch in a worker process, which exits if the campaign's process is stopped."""
     parent = os.getppid()
 
     def watch():
@@ -456,7 +469,7 @@ def work(connection, tool, batch, folder):
 
 
 def runs_of(seeds):
-    """Ranges of consecutive seeds."""
+    """Groups ascending seeds into ranges of consecutive ones."""
     ranges = []
     for seed in seeds:
         if ranges and ranges[-1].stop == seed:

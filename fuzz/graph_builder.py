@@ -1,7 +1,7 @@
 """A graph under construction: nodes, constants and names, as different exporters would write them.
 
-The builder knows the shape of every tensor for several assignments of the open sizes, so that what is built is valid
-for all of them. It knows no blocks; these are in random_models.py.
+The builder knows the shape of every tensor under several assignments of the open sizes, so that the graph is valid
+under all of them. It knows nothing of blocks, which are in random_models.py.
 """
 
 import math
@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-# The sizes that open dimensions take: so many assignments.
+# Number of assignments; each gives every open dimension a size.
 ASSIGNMENTS = 3
 
 FLOATS = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.float16): TensorProto.FLOAT16,
@@ -20,7 +20,7 @@ FLOATS = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.float16): TensorP
 
 
 class Unfit(Exception):
-    """A piece cannot be put here: another one is tried."""
+    """Raised if a piece does not fit its tensor; another piece is then tried."""
 
 
 class Tensor(NamedTuple):
@@ -55,7 +55,7 @@ class Builder:
         self.count = 0
         self.naming = self.pick(["plain"] * 4 + ["path", "keras", "odd", "long"])
         self.node_naming = self.pick(["unique", "unique", "none", "equal"])
-        # How likely a constant is computed by nodes.
+        # Probability that a constant is computed by nodes.
         self.computed = self.pick([0, 0, 0.1, 0.5])
         self.unpaired = self.pick([0, 0, 0.3])
         self.shared = {}
@@ -69,7 +69,7 @@ class Builder:
         return self.rng.random() < probability
 
     def between(self, low, high):
-        """An integer, both ends included."""
+        """Returns a random integer from `low` to `high`, both included."""
         return int(self.rng.integers(low, high + 1))
 
     def normal(self, *shape, scale=1.0):
@@ -107,7 +107,7 @@ class Builder:
         return self.scopes[-1]
 
     def raw(self, op, inputs, outputs=1, domain="", **attributes):
-        """Adds a node; the name of its first output."""
+        """Adds a node and returns the name of its first output."""
         outputs = [self.name(op.lower()) for _ in range(outputs)] if isinstance(outputs, int) else list(outputs)
         inputs = [value.name if isinstance(value, Tensor) else value for value in inputs]
         while inputs and not inputs[-1]:
@@ -118,7 +118,10 @@ class Builder:
         return outputs[0]
 
     def op(self, op, inputs, shape=None, **attributes):
-        """Adds a node whose output has the shape of its first input, or that of `shape` of all of them."""
+        """Adds a node and returns its first output.
+
+        Its shape is that of the first tensor in `inputs`, or what `shape` returns for the shapes of all of them.
+        """
         tensors = [value for value in inputs if isinstance(value, Tensor)]
         if shape is None:
             shapes = tensors[0].shapes
@@ -131,7 +134,7 @@ class Builder:
 
     @contextmanager
     def attempt(self):
-        """Takes everything back if a piece does not fit."""
+        """Takes back everything that was added in this context if a piece raises Unfit."""
         depth = len(self.scopes)
         lengths = [(len(scope.nodes), len(scope.initializers)) for scope in self.scopes]
         inputs, watched, functions = len(self.inputs), len(self.watched), len(self.functions)
@@ -154,7 +157,7 @@ class Builder:
 
     @contextmanager
     def body(self, stores_constants=True):
-        """What is added meanwhile goes into the scope that this gives."""
+        """Yields a new scope, into which everything goes that is added in this context."""
         scope = Scope(stores_constants)
         self.scopes.append(scope)
         outer_shared, self.shared = self.shared, {}
@@ -173,7 +176,7 @@ class Builder:
     # --- inputs ---------------------------------------------------------------
 
     def input(self, sizes, dims, values=None, dtype=None):
-        """A graph input: its size on each axis under each assignment, and what the file says of each axis."""
+        """Adds a graph input: `sizes` has, per axis, a size for each assignment; `dims` is what the file declares."""
         dtype = self.dtype if dtype is None else np.dtype(dtype)
         name = self.name("x")
         shapes = tuple(tuple(size[i] for size in sizes) for i in range(ASSIGNMENTS))
@@ -182,7 +185,7 @@ class Builder:
         for feed, shape in zip(self.feeds, shapes):
             data = self.rng.standard_normal(shape) if values is None else values(shape)
             if dtype == np.float16 and feed is self.feeds[-1]:
-                # What underflows shows in large inputs alone.
+                # Only large inputs show that a value underflowed.
                 data *= 30
             feed[name] = np.asarray(data).astype(dtype)
         return Tensor(name, shapes)
@@ -190,7 +193,7 @@ class Builder:
     # --- constants ------------------------------------------------------------
 
     def stored(self, array, name=None):
-        """An initializer or a Constant node."""
+        """Adds an initializer or a Constant node and returns its name."""
         array = np.asarray(array)
         name = name or self.name("c")
         if not self.scope.stores_constants or self.chance(self.unpaired):
@@ -200,7 +203,7 @@ class Builder:
         return name
 
     def const(self, array, shareable=False):
-        """The name of a constant: stored, computed by a few nodes, or shared with another of its shape."""
+        """Returns the name of a constant: stored, computed by a few nodes, or another one of its shape and type."""
         array = np.asarray(array)
         key = array.shape, array.dtype.str
         if shareable and self.shared.get(key) and self.chance(0.1):
@@ -212,7 +215,7 @@ class Builder:
         return name
 
     def computed_const(self, array):
-        """Nodes that compute a constant of this shape, and nearly these values."""
+        """Adds nodes that compute a constant of this shape, and of these or similar values."""
         return self.pick(CONSTANTS)(self, array)
 
     def ints(self, *values, dtype=np.int64):
@@ -300,7 +303,7 @@ def sliced(m, array):
 
 
 def rooted(m, array):
-    """1 / sqrt(v + ε), as Keras writes the scale of a norm; all of its values are positive."""
+    """1 / sqrt(v + ε), as Keras writes the scale of a norm; all values are positive."""
     with np.errstate(all="ignore"):
         var = np.clip(1 / np.maximum(np.square(array.astype(np.float64)), 1e-4), 1e-3, 1e3).astype(array.dtype)
     root = m.raw("Sqrt", [m.raw("Add", [m.stored(var), m.stored(np.array(1e-3, array.dtype))])])
@@ -314,7 +317,7 @@ CONSTANTS = [rooted, identity, reshaped, transposed, scaled, summed, joined, fro
 # --- operators by operator set ------------------------------------------------------
 
 def pad(m, x, begins, ends, mode="constant", value=0.0):
-    """Pad on all axes; negative pads crop."""
+    """Adds a Pad with an amount per axis; negative amounts crop."""
     if mode == "wrap" and m.opset < 19:
         raise Unfit("wrap")
     if mode in ("reflect", "edge", "wrap"):
@@ -341,7 +344,7 @@ def pad(m, x, begins, ends, mode="constant", value=0.0):
 
 
 def torchscript_pads(m, begins, ends):
-    """The pads of all axes, computed from those of torch, which begin with the last axis, by nodes."""
+    """Adds TorchScript's nodes that compute the pads of all axes from torch's list, which begins with the last axis."""
     pairs = [amount for pair in zip(reversed(begins), reversed(ends)) for amount in pair]
     kept = m.pick([2, 4, len(pairs)])
     while kept < len(pairs) and any(pairs[kept:]):
@@ -356,7 +359,7 @@ def torchscript_pads(m, begins, ends):
 
 
 def crop(m, x, axes, starts, ends):
-    """Slice: so many are cut off the start and the end of each axis."""
+    """Adds a Slice that cuts `starts` elements off the start and `ends` off the end of each axis."""
     def shape(sizes):
         result = list(sizes)
         for axis, a, b in zip(axes, starts, ends):
@@ -373,7 +376,7 @@ def crop(m, x, axes, starts, ends):
 
 
 def piece_of(m, x, axis, start, stop):
-    """x[start:stop] along one axis; the bounds as Slice has them."""
+    """Adds a Slice: x[start:stop] along one axis, with bounds as Slice defines them."""
     def shape(sizes):
         result = list(sizes)
         result[axis] = len(range(sizes[axis])[start:stop])
@@ -385,7 +388,7 @@ def piece_of(m, x, axis, start, stop):
 
 
 def skipped(m, x, axes, starts, ends, steps):
-    """Slice with steps: x[start:end:step] along each axis; an end that is None is beyond all elements."""
+    """Adds a Slice with steps: x[start:end:step] along each axis; an end of None is beyond all elements."""
     if m.opset < 10:
         raise Unfit("steps")
 
@@ -403,7 +406,7 @@ def skipped(m, x, axes, starts, ends, steps):
 
 
 def taken(m, x, axis, indices):
-    """Gather by a list of constants along one axis."""
+    """Adds a Gather with a constant list of indices along one axis."""
     def shape(sizes):
         return [len(indices) if at == axis else n for at, n in enumerate(sizes)]
 
@@ -412,7 +415,7 @@ def taken(m, x, axis, indices):
 
 
 def split(m, x, axis, sizes):
-    """Split into parts of these sizes along one axis."""
+    """Adds a Split into parts of these sizes along one axis."""
     names = [m.name("part") for _ in sizes]
     if m.opset < 13:
         m.raw("Split", [x], names, axis=axis, split=list(sizes))
@@ -424,7 +427,7 @@ def split(m, x, axis, sizes):
 
 
 def with_axes(m, op, x, axes, shape, since=13, **attributes):
-    """Squeeze, Unsqueeze and reductions: the axes became an input."""
+    """Adds a Squeeze, Unsqueeze or reduction, whose axes are an input from operator set `since` on."""
     if m.opset < since:
         return m.op(op, [x], shape, axes=list(axes), **attributes)
     return m.op(op, [x, m.ints(*axes)], shape, **attributes)
@@ -476,7 +479,7 @@ def broadcast(a, b):
 
 
 def fixed(x, axis):
-    """The size of an axis that has one under all assignments."""
+    """Returns the size of an axis that has the same one under all assignments; raises Unfit otherwise."""
     sizes = {shape[axis] for shape in x.shapes}
     if len(sizes) != 1:
         raise Unfit("open size")

@@ -1,7 +1,7 @@
-"""Nodes that change nothing because of the numbers beside them, and nodes that nearly are such.
+"""Nodes that change nothing because of their parameters, and nodes that look much like them but do change something.
 
-A way takes a tensor and returns another one, or is Unfit. What is in NEUTRAL keeps every element; what is in NEARLY
-changes some, or the shape, or is not known to keep them.
+Each function takes a tensor and returns another one, or raises Unfit. Those in NEUTRAL keep every element; those in
+NEARLY change some elements, or the shape, or are not known to keep them.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ INFINITY = float("inf")
 
 
 def neutral(m, x):
-    """One or two nodes that change nothing; now and then one that nearly does."""
+    """Adds one or two nodes that change nothing; now and then one is from NEARLY instead."""
     if x.rank < 1:
         raise Unfit("a number")
     for _ in range(m.pick([1, 1, 2])):
@@ -24,7 +24,7 @@ def neutral(m, x):
 
 
 def only_float32(m):
-    """ONNX Runtime has some operators for no other type."""
+    """Raises Unfit for other types than float32, for which ONNX Runtime lacks some operators."""
     if m.dtype != np.float32:
         raise Unfit("another type")
 
@@ -49,7 +49,7 @@ def clipped_by_nothing(m, x):
 
 
 def straight(m, x):
-    """An activation that does not bend."""
+    """A LeakyRelu or PRelu whose slopes are 1."""
     if m.opset < 9 or m.chance(0.4):
         return m.op("LeakyRelu", [x], alpha=1.0)
     return m.op("PRelu", [x, m.const(np.ones(slopes_shape(m, x), m.dtype))])
@@ -69,7 +69,7 @@ def to_the_power_of(m, x, exponent=1):
 
 
 def chosen_from_one(m, x):
-    """The largest or smallest of x and what is beyond all numbers, or of nothing else; or the mean of x alone."""
+    """A Max or Min of x, alone or with a bound that no number exceeds; or a Mean or Sum of x alone."""
     since(m, 8)
     op = m.pick(["Max", "Min", "Mean", "Sum"])
     beside = []
@@ -100,7 +100,7 @@ def split_into_one(m, x):
 
 
 def pooled_alone(m, x):
-    """A pool of windows of one element."""
+    """A pool with windows of one element."""
     only_float32(m)
     if x.rank < 3:
         raise Unfit("no spatial axes")
@@ -110,7 +110,7 @@ def pooled_alone(m, x):
 
 
 def resized_by(m, x, factor=1.0):
-    """A Resize or Upsample; `factor` is that of the last axis."""
+    """A Resize or Upsample by `factor` along the last axis, and by 1 along the others."""
     only_float32(m)
     if x.rank != 4:
         raise Unfit("not four axes")
@@ -132,7 +132,7 @@ def resized_by(m, x, factor=1.0):
 
 
 def same_shape(m, x):
-    """Reshape or Expand to the shape that x has."""
+    """A Reshape or Expand to the shape that x has already."""
     is_fixed = len(set(x.shapes)) == 1
     if m.opset >= 8 and m.chance(0.3):
         return m.op("Expand", [x, m.pick([m.raw("Shape", [x]), m.ints(*[1] * m.between(1, x.rank))])])
@@ -145,7 +145,8 @@ def same_shape(m, x):
 
 
 def nothing_moved(m, x):
-    """A crop of nothing, a border of no width, axes in their order, a row of one tensor, all channels in order."""
+    """A node that moves no element: a Slice or Pad by nothing, a Transpose, Gather or Concat that is the identity,
+    an Unsqueeze that is squeezed again, a DepthToSpace or SpaceToDepth of blocks of one; or a Dropout."""
     axis = m.between(0, x.rank - 1)
     match m.pick(["crop", "pad", "transpose", "concat", "gather", "steps", "unsqueeze", "blocks"]):
         case "crop":
@@ -184,7 +185,7 @@ NEUTRAL = [clipped_by_nothing, straight, to_the_power_of, chosen_from_one, repea
 # --- something changes ------------------------------------------------------------------------
 
 def clipped(m, x):
-    """A bound that is reached, on one side or both."""
+    """A Clip with a bound that elements reach, on one side or both."""
     only_float32(m)
     low, high = m.pick([(0.0, MOST), (LEAST, 1.0), (-0.5, 0.5), (0.0, None), (None, 2.0)])
     if m.opset < 11:
@@ -193,7 +194,7 @@ def clipped(m, x):
 
 
 def bent(m, x):
-    """Slopes that are not 1: all of them, or one; or 1, but not for sure."""
+    """A LeakyRelu or PRelu with one slope or all slopes other than 1, or with a slope that is a graph input (of 1)."""
     if m.opset < 9 or m.chance(0.3):
         return m.op("LeakyRelu", [x], alpha=m.pick([0.5, 0.9, None]))
     slopes = np.ones(slopes_shape(m, x), m.dtype)
@@ -208,7 +209,7 @@ def squared(m, x):
 
 
 def chosen(m, x):
-    """The largest or smallest of x and numbers that some elements are beyond, or that have more axes than x."""
+    """A Max or Min of x and a number that some elements exceed, or a constant that broadcasts x to another shape."""
     since(m, 8)
     op = m.pick(["Max", "Min"])
     if m.chance(0.5):
@@ -221,7 +222,7 @@ def chosen(m, x):
 
 
 def averaged_with_itself(m, x):
-    """What does nothing, but is a mean of two."""
+    """A Mean of two tensors: x, and x itself, its negative or its hyperbolic tangent."""
     since(m, 8)
     return m.op("Mean", [x, m.pick([x, m.op("Neg", [x]), m.op("Tanh", [x])])])
 
@@ -249,7 +250,7 @@ def part_of_a_split(m, x):
 
 
 def pooled(m, x):
-    """A pool of windows of two elements, or one that says which it chose, or rounds up."""
+    """A MaxPool with windows of two elements, or with the indices as a second output, or with ceil_mode and strides."""
     only_float32(m)
     if x.rank < 3:
         raise Unfit("no spatial axes")
@@ -266,7 +267,7 @@ def pooled(m, x):
 
 
 def resized_a_little(m, x):
-    """As large as before, but of other positions; or twice as large."""
+    """A Resize by 1.05, which keeps small sizes but samples other positions, or by 2."""
     since(m, 11)
     return resized_by(m, x, m.pick([1.05, 2.0]))
 

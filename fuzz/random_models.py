@@ -2,9 +2,9 @@
 
     python fuzz/random_models.py SEED FILE
 
-writes one. A model is a row of pieces; PIECES is the table of their kinds. A piece takes a tensor and returns another
-one, or is Unfit. What the file says around the nodes (names, value_info, operator set, ...) is decided at the end.
-All values are such that a difference is a difference: nothing rounds or compares behind what can be fused.
+writes one. A model is a sequence of pieces; PIECES is the table of their kinds. A piece takes a tensor and returns
+another one, or raises Unfit. What the file says around the nodes (outputs, value_info, ...) is decided at the end.
+No node behind what can be fused rounds or compares, since this would turn a rounding difference into a large one.
 """
 
 import sys
@@ -21,25 +21,25 @@ from neutral_nodes import neutral
 
 SPATIAL = (1, 2, 3, 3, *(4, 5, 6, 7, 8, 9) * 2, 11, 12)
 MOST_CHANNELS = 8
-# Names of dimensions that say nothing, whatever they look like.
+# Names of open dimensions. They promise nothing, whatever they look like.
 BATCH_NAMES = ("N", "batch", "n", "1", "2", "")
 SIZE_NAMES = ("h", "w", "s", "8", "6", "7", "64", "5", "h+1", "2*w", "(h)", "h/2", "-1", "s-s", "height of x", "", "",
               "(" * 40 + "h" + ")" * 40)
 
 
 class Case(NamedTuple):
-    """A model, its inputs under each assignment of the open sizes, and what it is made of."""
+    """A model, its inputs under each assignment of the open sizes, and the kinds of its pieces."""
     seed: int
     model: onnx.ModelProto
     feeds: list
     kinds: list
-    # Whether its weights lie in a side file; whether its value_info is wrong.
+    # Whether its weights are in a side file; whether its value_info is wrong.
     is_beside: bool
     lies: bool
 
     def save(self, path):
         if self.is_beside:
-            # onnx moves the weights out of the model that it is given.
+            # onnx.save moves the weights out of the model that it is given.
             copy = onnx.ModelProto()
             copy.CopyFrom(self.model)
             onnx.save(copy, path, save_as_external_data=True, location=Path(path).name + ".data", size_threshold=64)
@@ -60,7 +60,7 @@ def divisors(a, b):
 
 def conv(m, x, outputs, taps, pads=None, strides=None, dilations=None, groups=None, weights=None, bias=None,
          auto_pad=None):
-    """Conv of NC... with random weights; `pads` are (begin, end) per axis."""
+    """A Conv of a tensor N, C, ...; random weights unless given; `pads` are (begin, end) per spatial axis."""
     inputs, axes = fixed(x, 1), x.rank - 2
     pads = pads or [(0, 0)] * axes
     strides, dilations = strides or [1] * axes, dilations or [1] * axes
@@ -101,13 +101,13 @@ def conv(m, x, outputs, taps, pads=None, strides=None, dilations=None, groups=No
 
 
 def zero_bias(m, x, weights):
-    """As dynamo writes a bias that is not there: it reads x for its type alone."""
+    """A bias of zeros as dynamo writes it where there is none: it reads x for its type alone."""
     zero = m.raw("CastLike", [m.stored(np.array(0, np.float32)), x])
     return m.raw("Expand", [zero, m.raw("Shape", [weights], start=0, end=1)])
 
 
 def norm(m, x, training=False, statistics=None):
-    """BatchNormalization; in training mode, if asked for."""
+    """A BatchNormalization, in training mode if asked for."""
     channels = fixed(x, 1)
     gamma = m.const(m.normal(channels) * m.dtype.type(0.3) + m.dtype.type(1))
     beta = m.const(m.normal(channels))
@@ -116,7 +116,7 @@ def norm(m, x, training=False, statistics=None):
     var = (0.3 + 1.7 * m.rng.random(channels)).astype(m.dtype)
     if statistics == "placeholders":
         var = np.ones(channels, m.dtype)
-    # They are not shared or computed where the rule of training mode looks at their values.
+    # In training mode, they are neither shared nor computed: the rule of training mode looks at their values.
     place = m.stored if training else m.const
     given = [x, gamma, beta, place(mean), place(var)]
     outputs, attributes = 1, {"epsilon": m.pick([None, 1e-3, 1e-5])}
@@ -133,7 +133,7 @@ def norm(m, x, training=False, statistics=None):
 
 
 def per_channel(m, values, rank, axis=1):
-    """A constant along one axis: with leading axes or without, or a number."""
+    """A constant with values along one axis, with leading axes or without, or now and then a single number."""
     if m.chance(0.15):
         return m.const(values.reshape(-1)[0].reshape(m.pick([(), (1,), (1,) * rank])))
     shape = [1] * rank
@@ -145,7 +145,7 @@ def per_channel(m, values, rank, axis=1):
 
 
 def arithmetic(m, op, x, constant, order=None):
-    """x op constant, or, where it commutes, the other way round."""
+    """`x op constant`, or, if `order` is set or now and then where `op` commutes, `constant op x`."""
     given = [x, constant]
     if order or (op in ("Add", "Mul") and m.chance(0.3)):
         given = [constant, x]
@@ -164,7 +164,7 @@ def written_norm(m, x, axis=1):
 
 
 def decorated(m, x):
-    """What may stand behind any linear node."""
+    """x behind up to two linear nodes, of those that may follow any linear node."""
     for _ in range(m.pick([0, 0, 1, 1, 2])):
         match m.pick(["norm"] * 8 + ["written"] * 4 + ["neg", "cast", "identity", "dropout", "factor", "minus"] * 2
                      + ["along any axis", "neutral", "order"]):
@@ -194,7 +194,7 @@ def decorated(m, x):
 
 
 def shape_kept(m, x, piece):
-    """x behind a piece, if that fits and leaves its shape."""
+    """x behind a piece, if that fits and keeps the shape; x itself otherwise."""
     try:
         with m.attempt():
             y = piece(m, x)
@@ -206,12 +206,12 @@ def shape_kept(m, x, piece):
 
 
 def another_order(m, size):
-    """All of so many, in another order, as a rule."""
+    """All indices below `size`, reversed or in a random order."""
     return m.pick([list(range(size))[::-1], [int(i) for i in m.rng.permutation(size)]])
 
 
 def channels_picked(m, x, picks, axis=1):
-    """These of the channels; if it is all of them from back to front, by a Slice now and then."""
+    """The channels at the indices `picks`, by a Gather; all of them from back to front also by a Slice."""
     size = fixed(x, axis)
     if picks == list(range(size))[::-1] and m.opset >= 10 and m.chance(0.6):
         return skipped(m, x, [axis], [m.pick([-1, -1, size - 1, 2**31 - 1])], [None], [-1])
@@ -219,7 +219,7 @@ def channels_picked(m, x, picks, axis=1):
 
 
 def along_any_axis(m, x):
-    """A constant that is no number per channel, though its sizes may be the same."""
+    """x scaled or shifted by a constant along any axes, which is no number per channel even where its size fits."""
     axes = [axis for axis in range(x.rank) if len({shape[axis] for shape in x.shapes}) == 1 and m.chance(0.5)]
     if not axes:
         return x
@@ -233,7 +233,7 @@ def activation(m, x):
         case "clip":
             return clip(m, x, -1.0, 3.0)
         case "quotient":
-            # A constant over a tensor is not linear.
+            # A constant divided by a tensor is not linear.
             divisor = m.op("Add", [m.op("Sigmoid", [x]), m.const(np.array(1, m.dtype))])
             return m.op("Div", [m.const(np.array(2, m.dtype)), divisor])
         case "HardSwish" if m.opset < 14:
@@ -249,7 +249,7 @@ def activation(m, x):
 # --- one branch of a block ---------------------------------------------------------------
 
 class Frame(NamedTuple):
-    """What all branches have in common: floor((n + growth) / stride) + 1 outputs along each axis."""
+    """What all branches share: the output channels, and floor((n + growth) / stride) + 1 positions along each axis."""
     outputs: int
     growths: list
     strides: list
@@ -269,16 +269,16 @@ def frame(m, x):
 
 
 def placed(m, x, total, mode):
-    """Makes each spatial axis of x longer by `total`: by pads that are left to the convolution, or by nodes.
+    """Makes each spatial axis of x longer by its element of `total`, by nodes or by pads for the convolution.
 
-    Returns x and the pads that are left.
+    Returns x and the pads that are left to the convolution.
     """
     axes = x.rank - 2
     begins, ends = [], []
     for amount in total:
         begin = amount // 2
         if m.chance(0.3):
-            # Shifted; further than the amount, one end is padded and the other one is cropped.
+            # Shifted. Beyond the amount, one end is padded and the other one is cropped.
             further = m.pick([0, 0, 2])
             begin = m.between(min(amount, 0) - further, max(amount, 0) + further)
         begins.append(begin)
@@ -302,7 +302,7 @@ def placed(m, x, total, mode):
 
 
 def padded_and_cropped(m, x, begins, ends):
-    """Pads with more than is asked for, and a Slice that takes the rest away."""
+    """A Pad by more than is asked for, and a Slice that takes the rest away."""
     more = [(m.pick([0, 1]) - min(a, 0), m.pick([0, 1]) - min(b, 0)) for a, b in zip(begins, ends)]
     x = pad(m, x, [0, 0, *(a + extra for a, (extra, _) in zip(begins, more))],
             [0, 0, *(b + extra for b, (_, extra) in zip(ends, more))])
@@ -314,7 +314,7 @@ def circular(m, x, begins, ends):
     """Circular padding as TorchScript writes it: Slice and Concat, axis by axis."""
     for axis, (before, behind) in enumerate(zip(begins, ends), 2):
         if any(shape[axis] < max(before, behind) for shape in x.shapes) and m.chance(0.5):
-            # Slices of a tensor that is smaller than them give less than circular padding would.
+            # If the tensor is smaller than the Slices, these yield less than circular padding would.
             raise Unfit("circular")
         parts = [x]
         if before:
@@ -370,7 +370,7 @@ def branch(m, x, common, mode):
 
 
 class Averaging(NamedTuple):
-    """What a mean does at the border."""
+    """How a mean treats the border: count_include_pad and ceil_mode."""
     counts_pads: int
     ceil: bool
 
@@ -395,7 +395,10 @@ def mean(m, x, taps, pads, strides, how):
 
 
 def total(m, terms):
-    """Adds tensors of one shape, as exporters or people would; now and then one is subtracted or read twice."""
+    """Adds tensors of one shape, in one of the ways in which exporters or people would write it.
+
+    Now and then, one is subtracted or read twice, or a narrower term is broadcast.
+    """
     if m.chance(0.15):
         terms = [*terms, m.pick(terms)]
     if m.chance(0.04) and terms[0].rank > 2:
@@ -424,7 +427,7 @@ def total(m, terms):
 
 
 def narrow_term(m, x):
-    """A linear function of x that has fewer channels or positions, and is broadcast."""
+    """A linear function of x with one channel or one position, to be broadcast."""
     axes = x.rank - 2
     if m.chance(0.5):
         return conv(m, x, 1, [1] * axes, groups=1)
@@ -435,7 +438,7 @@ def narrow_term(m, x):
 # --- the pieces ---------------------------------------------------------------------------
 
 def block(m, x, modes=("", "", "", "", "pad", "pad and crop")):
-    """A sum of branches of one tensor; an arm may be read elsewhere."""
+    """A sum of branches of one tensor, one of which may also be read elsewhere."""
     common = frame(m, x)
     arms = []
     for _ in range(m.pick([1, 2, 2, 3, 3, 4])):
@@ -447,13 +450,13 @@ def block(m, x, modes=("", "", "", "", "pad", "pad and crop")):
 
 
 def padded_block(m, x):
-    """Every mode of Pad, and circular padding: the same for all branches, or not."""
+    """A block padded by any mode of Pad or by circular padding, in all branches or only in some."""
     mode = m.pick(["reflect", "edge", "wrap", "circular", "circular", "pad"])
     return block(m, x, [mode] if m.chance(0.8) else [mode, ""])
 
 
 def cropped_arms(m, x):
-    """Arms of few taps that read different crops: no kernel is cheaper than all of them, so the crops stay."""
+    """Arms of few taps that read different crops: no single kernel is cheaper than these, so the crops stay."""
     axes = x.rank - 2
     if axes < 2:
         raise Unfit("one axis")
@@ -505,7 +508,7 @@ def transposed(m, x):
         k = m.pick([stride, stride, stride + 1, stride + 2, 3])
         dilation = m.pick([1, 1, 2])
         extent = dilation * (k - 1) + 1
-        # (n − 1)·stride + extent − pads + output_padding outputs: the same of each arm.
+        # Each arm has (n − 1)·stride + extent − pads + output_padding positions: the same number for all.
         cut = extent - stride - growth
         if cut < 0 or growth >= max(stride, dilation):
             raise Unfit("transposed")
@@ -528,7 +531,7 @@ def transposed(m, x):
 
 
 def same_padding(m, x):
-    """auto_pad, with strides, where sizes may be unknown."""
+    """Branches with auto_pad and strides, whose pads depend on sizes that may be open."""
     axes = x.rank - 2
     if axes < 1:
         raise Unfit("no spatial axes")
@@ -546,7 +549,7 @@ def same_padding(m, x):
 
 
 def pool(m, x):
-    """What stands between blocks and is not linear, or changes what a size is."""
+    """A pool or another node between blocks that is not linear or changes the sizes."""
     axes = x.rank - 2
     if axes < 1:
         raise Unfit("no spatial axes")
@@ -560,7 +563,7 @@ def pool(m, x):
 
 
 def other_positions(m, x):
-    """Elements in other places: DepthToSpace, SpaceToDepth, Resize; a block before them."""
+    """A node that moves elements to other places (DepthToSpace, SpaceToDepth, Resize), often behind a block."""
     x = simple_block(m, x, 4) if m.chance(0.6) else x
     if m.opset >= 13 and m.chance(0.4):
         scales = m.stored(np.array([1, 1, 2, 2], np.float32))
@@ -574,7 +577,7 @@ def other_positions(m, x):
 
 
 def bounded(m, x):
-    """The first few positions, which are all of them where there are fewer; then a block."""
+    """A Slice of a few positions, or of all where there are fewer, and a block behind it."""
     if x.rank < 3:
         raise Unfit("no spatial axes")
     axis = m.between(2, x.rank - 1)
@@ -584,7 +587,7 @@ def bounded(m, x):
 
 
 def widened(m, x):
-    """One channel, which a constant makes several."""
+    """A convolution with one output channel, which a constant broadcasts to several."""
     if x.rank < 3:
         raise Unfit("no spatial axes")
     axes, outputs = x.rank - 2, m.between(2, 5)
@@ -636,9 +639,9 @@ def border_values(m, bias, differs):
 
 
 def filled_border(m, x):
-    """A convolution, zero padding, its border filled by ScatterND with what the convolution gives there.
+    """A convolution and zero padding, whose border ScatterND fills with what the convolution yields for zeros.
 
-    The indices are right for every input, for one batch only, or for one size only.
+    The indices are right for every input, for one batch only, or for one size only. Now and then, the values differ.
     """
     if x.rank != 4 or m.opset < 11:
         raise Unfit("a border is filled in images")
@@ -662,7 +665,7 @@ def filled_border(m, x):
 
 
 def border_by_elements(m, x, values):
-    """ScatterND with an index for each element: of the sizes and batches of one assignment, chosen at random."""
+    """A ScatterND with an index for each element, for the batch and sizes of one assignment, chosen at random."""
     batch, channels, height, width = x.shapes[m.between(0, ASSIGNMENTS - 1)]
     if m.chance(0.3):
         batch = 1
@@ -674,7 +677,7 @@ def border_by_elements(m, x, values):
 
 
 def border_by_grids(m, x, values):
-    """As TorchScript writes `y[:, :, row] = v`: the indices are grids of Ranges over sizes, which may be baked in."""
+    """`y[:, :, row] = v` as TorchScript writes it: indices are grids of Ranges over sizes, which may be baked in."""
     baked = [None] * 4
     for axis in (0, 2, 3):
         if m.chance(0.4):
@@ -709,7 +712,7 @@ def border_by_grids(m, x, values):
 
 
 def border_by_rows(m, x, values, of_one_batch):
-    """As dynamo writes `y[:, :, 0] = v`: Transpose, ScatterND of whole rows, Transpose back."""
+    """`y[:, :, 0] = v` as dynamo writes it: Transpose, ScatterND of whole rows, Transpose back."""
     for axis in (2, 3):
         perm = [axis, *(other for other in range(4) if other != axis)]
         back = [perm.index(other) for other in range(4)]
@@ -746,15 +749,15 @@ def piece_of_shape(m, shape, start, stop):
     return m.raw("Slice", [shape, m.ints(start), m.ints(stop)])
 
 
-# --- products, and what ranks and shapes are made of ----------------------------------------
+# --- products, ranks and shapes ---------------------------------------------------------------
 
 def another_input(m, sizes, dims=None):
-    """A graph input beside the first one; its sizes are the same under all assignments."""
+    """A further graph input, whose sizes are the same under all assignments."""
     return m.input([[size] * ASSIGNMENTS for size in sizes], dims or list(sizes))
 
 
 def product(m, x):
-    """MatMul or Gemm with a constant, which may be a vector; then scales of this or a higher rank."""
+    """A MatMul or Gemm with a constant, which may be a vector, and scales of this or a higher rank behind it."""
     if x.rank < 1:
         raise Unfit("a number")
     width = fixed(x, x.rank - 1)
@@ -764,7 +767,7 @@ def product(m, x):
     elif m.chance(0.25):
         x = m.op("MatMul", [x, m.const(m.normal(width))], lambda s: s[:-1])
         if x.rank and m.chance(0.6):
-            # What follows meets a rank that is lower by one.
+            # The next product reads a tensor whose rank is lower by one.
             weights = m.const(m.normal(fixed(x, x.rank - 1), outputs, scale=0.5))
             x = m.op("MatMul", [x, weights], lambda s: [*s[:-1], outputs])
     elif x.rank >= 2 and m.chance(0.1):
@@ -800,7 +803,7 @@ def gemm(m, x, width, outputs):
 
 
 def scaled(m, x):
-    """A norm, or a scale or shift along some axis by a constant of any rank that broadcasts."""
+    """A norm, or a scale or shift along some axis by a constant of any rank that broadcasts with x."""
     if x.rank >= 2 and m.chance(0.35):
         return norm(m, x)
     if x.rank == 0:
@@ -809,7 +812,7 @@ def scaled(m, x):
     size = fixed(x, axis)
     shape = [size] + [1] * (x.rank - 1 - axis)
     if m.chance(0.7):
-        # Often one axis more than x has: then it is the result that has one more.
+        # Often one axis more than x has, which the result then has, too.
         more = m.pick([x.rank + 1, x.rank + 1, m.between(1, 5)]) - len(shape)
         shape = [1] * min(more, 5 - len(shape)) + shape
     constant = m.const(m.normal(*shape))
@@ -822,7 +825,7 @@ def scaled_by_any(m, x):
 
 
 def cast_of(m, sizes):
-    """Integers through another type and back: as they were."""
+    """Integers, now and then cast to another type and back, which keeps their values."""
     if m.chance(0.4):
         sizes = m.raw("Cast", [sizes], to=m.pick([TensorProto.INT32, TensorProto.FLOAT]))
         sizes = m.raw("Cast", [sizes], to=TensorProto.INT64)
@@ -830,7 +833,7 @@ def cast_of(m, sizes):
 
 
 def shape_of(m, x, start, stop):
-    """Sizes of x[start:stop] as a tensor of integers."""
+    """The sizes of the axes from `start` to before `stop`, as a tensor of integers."""
     if m.opset >= 15 and m.chance(0.6):
         start, stop = ((start - x.rank) if start and m.chance(0.3) else start), (None if stop == x.rank else stop)
         return cast_of(m, m.raw("Shape", [x], start=start or None, end=stop))
@@ -841,7 +844,7 @@ def shape_of(m, x, start, stop):
 
 
 def expanded(m, x):
-    """A small input, expanded to a part of x's shape, then multiplied by a constant."""
+    """A small input that is expanded to a part of x's shape, and a product with a constant behind it."""
     if m.opset < 8 or x.rank < 2:
         raise Unfit("Expand")
     start = m.between(0, x.rank - 1)
@@ -856,7 +859,7 @@ def expanded(m, x):
 
 
 def reshaped(m, x):
-    """Reshape by constants, with 0 and -1, or by sizes that are computed; or Flatten."""
+    """A Reshape by constants, with 0 and -1, or by computed sizes; or a Flatten or Unsqueeze."""
     if x.rank < 2:
         raise Unfit("a vector")
     flat = int(np.prod(x.shapes[0][1:]))
@@ -883,7 +886,7 @@ def reshaped(m, x):
 
 
 def fewer_axes(m, x):
-    """Loses or reorders axes: reductions, Gather of one index, Squeeze, Transpose."""
+    """A node that removes or reorders axes: a reduction, a Gather of one index, a Squeeze or a Transpose."""
     if x.rank < 2:
         raise Unfit("a vector")
     axis = m.between(0, x.rank - 1)
@@ -903,7 +906,7 @@ def fewer_axes(m, x):
 
 
 def sum_of_ranks(m, x):
-    """A tensor and a product of lower rank, added; then a norm."""
+    """A sum or difference of a convolution and a product of lower rank, and a norm or scale behind it."""
     if x.rank < 3:
         raise Unfit("no lower rank")
     width, inner = fixed(x, x.rank - 1), m.between(2, 5)
@@ -919,7 +922,7 @@ def sum_of_ranks(m, x):
 
 
 def statistics_from_shapes(m, x):
-    """Scales that are Expand(c, Shape(conv)[1:2]), as dynamo writes norms without affine."""
+    """A norm whose scale and shift are Expand(c, Shape(conv)[1:2]), as dynamo writes norms without affine."""
     if x.rank < 3 or m.opset < 15:
         raise Unfit("Shape with a start")
     y = conv(m, x, m.between(1, MOST_CHANNELS), [1] * (x.rank - 2))
@@ -936,7 +939,7 @@ NARROW = (np.uint8, np.uint8, np.int8, np.int8, np.int16, np.uint16, np.int32)
 
 
 def narrow(m, values):
-    """A constant of integers: stored, or cast from a type that holds them too."""
+    """A constant of integers, stored or cast from a type that holds them, too."""
     if m.chance(0.4):
         return m.stored(values)
     wide = values.astype(m.pick([np.float32, np.float32, np.int32, np.int64]))
@@ -944,7 +947,7 @@ def narrow(m, values):
 
 
 def wrapping_constant(m, x):
-    """A kernel, bias or scale computed from integers that wrap around in their type."""
+    """A convolution whose kernel and bias are computed from integers that wrap around in their type."""
     if x.rank < 3 or m.opset < 14:
         raise Unfit("narrow integers")
     dtype = np.dtype(m.pick(NARROW))
@@ -972,7 +975,7 @@ def wrapping_constant(m, x):
 
 
 def casting_constant(m, x):
-    """A kernel or scale that is cast to a type in which its values do not fit."""
+    """A convolution whose kernel is cast through a type that its values may not fit."""
     if x.rank < 3:
         raise Unfit("no spatial axes")
     outputs, inputs = m.between(1, 5), fixed(x, 1)
@@ -1010,7 +1013,7 @@ def extreme_scale(m, x):
 
 
 def quantized(m, x):
-    """Kernels that are dequantized; QuantizeLinear and DequantizeLinear around weights and graph inputs."""
+    """Convolutions with dequantized kernels, and QuantizeLinear and DequantizeLinear of weights and graph inputs."""
     if x.rank < 3 or m.opset < 13 or m.dtype != np.float32:
         raise Unfit("quantized")
     outputs, inputs, axes = m.between(1, 6), fixed(x, 1), x.rank - 2
@@ -1040,7 +1043,7 @@ def quantized(m, x):
 # --- training mode ------------------------------------------------------------------------------
 
 def training_norm(m, x):
-    """Blocks whose norms are in training mode, with statistics or placeholders; now and then of a graph input."""
+    """A block whose norms are in training mode, with statistics or placeholders; now and then behind such a norm."""
     if x.rank < 3:
         raise Unfit("no spatial axes")
     axes, outputs = x.rank - 2, m.between(1, MOST_CHANNELS)
@@ -1058,7 +1061,7 @@ def training_norm(m, x):
 
 
 def training_norm_of_constant(m, x):
-    """A kernel that is standardized by a norm in training mode; its statistics are placeholders or not."""
+    """A kernel that a norm in training mode standardizes, with statistics that are placeholders or not."""
     if x.rank < 3:
         raise Unfit("no spatial axes")
     outputs, inputs, axes = m.between(2, 5), fixed(x, 1), x.rank - 2
@@ -1075,7 +1078,7 @@ def training_norm_of_constant(m, x):
 
 
 def instance_norm(m, x):
-    """InstanceNorm as Reshape, a norm in training mode with placeholders, Reshape."""
+    """An InstanceNorm written as Reshape, a norm in training mode with placeholders, and Reshape."""
     if x.rank < 3:
         raise Unfit("no spatial axes")
     axes = x.rank - 2
@@ -1118,7 +1121,7 @@ def condition(m, x):
 
 
 def branches_of_if(m, x):
-    """If: blocks in its bodies, which read tensors and constants from outside; or a Squeeze."""
+    """An If with a block in each body, which may read tensors from outside."""
     if m.opset < 11:
         raise Unfit("If")
     outputs = m.between(1, MOST_CHANNELS)
@@ -1139,7 +1142,7 @@ def branches_of_if(m, x):
 
 
 def iterations_of_loop(m, x):
-    """Loop: a block that is applied a few times."""
+    """A Loop that applies a block once or twice."""
     if m.opset < 11 or x.rank < 3:
         raise Unfit("Loop")
     number, going, state = m.name("i"), m.name("cond"), m.name("state")
@@ -1156,7 +1159,7 @@ def iterations_of_loop(m, x):
 
 
 def steps_of_scan(m, x):
-    """Scan over two copies of x, with a block inside; the results are added."""
+    """A Scan over x and its negative, with a block inside, whose results are added."""
     if m.opset < 11 or x.rank < 3:
         raise Unfit("Scan")
     twice = [unsqueeze(m, part, 0) for part in (x, m.op("Neg", [x]))]
@@ -1171,13 +1174,13 @@ def steps_of_scan(m, x):
 
 
 def local_function(m, x):
-    """A block in a local function, called once or twice; its weights are inside, or arguments."""
+    """A block in a local function that is called once or twice; its weights are inside, or one is an argument."""
     if m.opset < 11 or x.rank < 3:
         raise Unfit("functions")
     axes, outputs = x.rank - 2, fixed(x, 1)
     formal, passed, shape = m.name("arg"), m.name("w"), (outputs, outputs, *[3] * axes)
     is_argument = m.chance(0.5)
-    # It may have the name of an operator (of as many inputs: ONNX Runtime ends the process else).
+    # It may have the name of an operator, but with as many inputs: otherwise, ONNX Runtime ends the process.
     name = m.pick(["Block", "Block", "Conv" if is_argument else "Relu"]) + str(len(m.functions) or "")
     with m.body(stores_constants=False) as scope:
         inside = Tensor(formal, x.shapes)
@@ -1203,7 +1206,7 @@ def local_function(m, x):
 
 
 def refer(nodes, name, formal):
-    """The pads of the first 3x3 convolution are what the caller says."""
+    """Makes the attribute `name` of the first convolution refer to the function's attribute `formal`."""
     node = next(node for node in nodes if node.op_type == "Conv")
     kept = [attribute for attribute in node.attribute if attribute.name != name]
     del node.attribute[:]
@@ -1211,10 +1214,10 @@ def refer(nodes, name, formal):
     node.attribute.append(AttributeProto(name=name, type=AttributeProto.INTS, ref_attr_name=formal))
 
 
-# --- kernels of another type, kernels that several read ---------------------------------------------
+# --- kernels of another type, kernels with several readers -------------------------------------------
 
 def kernel_of_other_type(m, x):
-    """Not valid: the kernel's type is not that of the input."""
+    """A block with an invalid convolution: the kernel's type is not that of the input."""
     if x.rank < 3 or m.dtype != np.float32 or m.chance(0.7):
         raise Unfit("rare")
     outputs, axes = m.between(1, 5), x.rank - 2
@@ -1224,7 +1227,7 @@ def kernel_of_other_type(m, x):
 
 
 def shared_kernel(m, x):
-    """One kernel, several convolutions with norms of their own."""
+    """Two convolutions that share a kernel, with norms of their own."""
     if x.rank < 3:
         raise Unfit("no spatial axes")
     axes, outputs = x.rank - 2, m.between(1, 6)
@@ -1236,7 +1239,7 @@ def shared_kernel(m, x):
 
 
 def joined(m, x):
-    """Branches side by side: Concat of blocks, Split of one."""
+    """A Concat of blocks, with another Concat inside now and then, or a sum of two Concats."""
     if x.rank < 3:
         raise Unfit("no spatial axes")
     axis = m.pick([1, 1, 1 - x.rank])
@@ -1255,9 +1258,11 @@ def joined(m, x):
 
 
 def side_by_side(m, x):
-    """Kernels with the same windows whose outputs a Concat joins: of one tensor, or of its parts, as Split or Slices
-    give them, with the channels second or last; now and then of parts in another order or of other sizes, with another
-    window, or read elsewhere."""
+    """A Concat of convolutions with the same window: of one tensor, or of its parts, which Split or Slices yield.
+
+    The channels are second or last. Now and then, parts have another order or other sizes, and a convolution has
+    another window or is read elsewhere.
+    """
     if x.rank < 3:
         raise Unfit("no spatial axes")
     axes, channels, count = x.rank - 2, fixed(x, 1), m.pick([2, 2, 3, 4])
@@ -1308,7 +1313,7 @@ def side_by_side(m, x):
 
 
 def rows_and_back(m, x):
-    """A norm of a product's rows, which all axes but the last become; then, as a rule, the product's own axes."""
+    """A product whose axes but the last are merged into rows for a norm, and as a rule are separate again behind it."""
     if x.rank < 2:
         raise Unfit("a vector")
     outputs, width = m.between(1, 5), fixed(x, x.rank - 1)
@@ -1322,7 +1327,8 @@ def rows_and_back(m, x):
 
 
 def resampled(m, x):
-    """Branches, each behind a mean of all positions or a shuffle of pixels of its own, and norms behind."""
+    """Branches whose blocks each have a global mean or a pixel shuffle behind them, and a norm; or a pixel unshuffle
+    between a norm and a block."""
     if x.rank != 4:
         raise Unfit("not four axes")
     way = m.pick(["mean", "mean", "shuffle", "shuffle", "unshuffle"])
@@ -1348,7 +1354,7 @@ def resampled(m, x):
 
 
 def resize_view(m, axes):
-    """One and the same Resize, of any tensor."""
+    """Returns a function that adds the same Resize behind any tensor."""
     by = [m.pick([1.0, 2.0, 2.0, 3.0, 0.5, 1.7]) for _ in range(axes)]
     word = dict(mode=m.pick(["nearest", "nearest", "linear", "cubic"]),
                 coordinate_transformation_mode=m.pick(["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric",
@@ -1363,7 +1369,7 @@ def resize_view(m, axes):
 
 
 def between(m, x):
-    """Kernels, means or a Resize behind each, and behind these a norm, a kernel of one tap, or a product of rows."""
+    """Blocks with a mean or Resize behind each; behind their sum, a norm, a kernel of one tap or a product of rows."""
     axes = x.rank - 2
     if axes not in (1, 2):
         raise Unfit("one or two spatial axes")
@@ -1395,7 +1401,10 @@ def between(m, x):
 
 
 def cut_into_squares(m, x):
-    """The elements of each square as channels: by Slices and a Concat, SpaceToDepth, or Reshapes around a Transpose."""
+    """A node or nodes that turn each square of elements into channels.
+
+    These are Slices and a Concat, a SpaceToDepth, or Reshapes around a Transpose.
+    """
     axes = x.rank - 2
     if axes < 1:
         raise Unfit("no spatial axes")
@@ -1412,12 +1421,12 @@ def cut_into_squares(m, x):
 
 
 def row_of_slices(m, x):
-    """Focus: what several Slices that skip elements leave of a tensor, in a row along the channels."""
+    """A Focus layer: Slices that skip elements of a tensor, and a Concat of these along the channels."""
     axes = x.rank - 2
     side = m.pick([2, 2, 2, 2, 3])
     places = [[(number // side**axis) % side for axis in range(axes)] for number in range(side**axes)]
     if m.chance(0.3):
-        # Not all of them, some twice, some of another square.
+        # Some places are missing, some occur twice, some are those of another square.
         places = [m.pick(places) for _ in range(m.between(1, 5))]
         if m.chance(0.3):
             places[0] = [start + m.pick([0, side, 1]) for start in places[0]]
@@ -1440,7 +1449,7 @@ def row_of_slices(m, x):
     def part(place):
         y = x
         if axis_by_axis:
-            # Slices of the first axis are read by several of the second one, or written again.
+            # A Slice of the first axis is read by several Slices of the second one, or added once more.
             for axis, start in enumerate(place, 2):
                 key = (y.name, axis, start)
                 if key not in rows or m.chance(0.1):
@@ -1462,13 +1471,13 @@ def row_of_slices(m, x):
 
 
 def every_other_by_pool(m, x, steps):
-    """A MaxPool of windows of one element."""
+    """A MaxPool with windows of one element, which keeps one element per step."""
     return m.op("MaxPool", [x], lambda s: [*s[:2], *((n - 1) // step + 1 for n, step in zip(s[2:], steps))],
                 kernel_shape=[1] * len(steps), strides=steps)
 
 
 def squares_by_reshapes(m, x, sides):
-    """PyTorch's pixel_unshuffle, or the same with its channels in another order; now and then, other axes change places."""
+    """PyTorch's pixel_unshuffle, or one with its channels in another order; now and then, other axes move as well."""
     axes = x.rank - 2
     if axes > 2:
         raise Unfit("more axes")
@@ -1489,7 +1498,7 @@ def squares_by_reshapes(m, x, sides):
 
 
 def reshaped_to(m, x, sizes):
-    """A Reshape to these sizes: by a constant if no more than one of them is open, else by nodes that compute them."""
+    """A Reshape to these sizes: as a rule by a constant if at most one has to be inferred, else by computed sizes."""
     shapes = [list(sizes(shape)) for shape in x.shapes]
     open_axes = [axis for axis, column in enumerate(zip(*shapes)) if len(set(column)) > 1]
     target = list(shapes[0])
@@ -1509,7 +1518,7 @@ def reshaped_to(m, x, sizes):
 
 
 def size_that_is(m, whole, x, column):
-    """Nodes that compute these sizes, one under each assignment: that of an axis of x, or a part of it."""
+    """Nodes that compute a size, given under each assignment, as that of an axis of x, or a fraction of it."""
     for divisor in (1, 2, 3, 4):
         for axis in range(x.rank):
             if all(shape[axis] == size * divisor for shape, size in zip(x.shapes, column)):
@@ -1519,7 +1528,7 @@ def size_that_is(m, whole, x, column):
 
 
 def tried(m, piece, x, times=8):
-    """A piece that fits few tensors, in one of so many ways."""
+    """A piece that fits few tensors: up to `times` of its random variants are tried."""
     for _ in range(times - 1):
         try:
             with m.attempt():
@@ -1530,7 +1539,7 @@ def tried(m, piece, x, times=8):
 
 
 def squares(m, x):
-    """A stem that cuts what it reads into squares: kernels of these, a norm or a scale before or between."""
+    """A stem that turns squares into channels for its convolutions, with a norm or scale before or between them."""
     if x.rank < 3:
         raise Unfit("no spatial axes")
     if m.chance(0.25):
@@ -1552,7 +1561,7 @@ def squares(m, x):
         z, pads = placed(m, y, grown, m.pick(["", "", "", "pad"]))
         arms.append(decorated(m, conv(m, z, outputs, taps, pads, [stride] * axes, groups=m.pick([1, 1, 1, None]))))
     if m.chance(0.15):
-        # The same positions by a kernel of the tensor itself.
+        # A convolution of the uncut tensor, at the same positions.
         arms.append(conv(m, some_skipped(m, x), outputs, [1] * axes))
         if len({arm.shapes for arm in arms}) > 1:
             raise Unfit("other sizes")
@@ -1561,7 +1570,7 @@ def squares(m, x):
 
 
 def some_picked(m, x):
-    """Channels in another order, some of them, some twice; seldom what is picked are rows, or images."""
+    """Channels in another order, some of them, or some twice; now and then, another axis is picked from."""
     if x.rank < 2:
         raise Unfit("a vector")
     axis = 1 if m.chance(0.85) else m.between(0, x.rank - 1)
@@ -1572,11 +1581,11 @@ def some_picked(m, x):
         case "some":
             picks = [m.between(0, size - 1) for _ in range(m.between(1, min(size + 1, MOST_CHANNELS)))]
         case "slice":
-            # Every other one, or from back to front and not all.
+            # Every other one, all but one, or these from back to front.
             start, end, step = m.pick([(0, None, 2), (1, None, 2), (-1, None, -2), (-2, None, -1), (0, -1, 1), (-1, 0, -1)])
             return skipped(m, x, [axis], [start], [end], [step])
         case "one":
-            # An axis of one element is left, where the list has one; the axis goes where it is a number.
+            # A list of one index keeps the axis with one element; a scalar index removes it.
             if m.chance(0.8):
                 picks = [m.between(0, size - 1)]
             else:
@@ -1590,7 +1599,7 @@ def some_picked(m, x):
 
 
 def some_skipped(m, x):
-    """Every other element, or a third of them, along spatial axes: by a Slice with steps, or by a MaxPool of one."""
+    """Every second or third element along spatial axes, by a Slice with steps or a MaxPool with windows of one."""
     axes = x.rank - 2
     if axes < 1:
         raise Unfit("no spatial axes")
@@ -1606,7 +1615,7 @@ def some_skipped(m, x):
 
 
 def picked(m, x):
-    """Channels that are picked: before a kernel or product, behind it, between two, or in one branch of a sum."""
+    """Picked channels before or behind a convolution or product, between two of these, or in branches of a sum."""
     if x.rank < 3 or m.chance(0.15):
         return picked_columns(m, x)
     axes = x.rank - 2
@@ -1635,7 +1644,7 @@ def picked(m, x):
 
 
 def picked_in_groups(m, x):
-    """Groups whose channels are shuffled, by a Reshape, Transpose and Reshape or a list; kernels of groups around."""
+    """A channel shuffle, by Reshape, Transpose and Reshape or by a Gather, between convolutions with groups."""
     groups, each = m.pick([(2, 2), (2, 3), (3, 2), (2, 4), (4, 2)])
     outputs, axes = groups * each, x.rank - 2
     y = decorated(m, conv(m, x, outputs, [1] * axes, groups=m.pick([1, None])))
@@ -1649,7 +1658,7 @@ def picked_in_groups(m, x):
 
 
 def picked_columns(m, x):
-    """Elements of the last axis that are picked, before or behind a product."""
+    """A product with elements of the last axis picked before or behind it."""
     if x.rank < 2:
         raise Unfit("a vector")
     axis, width = x.rank - 1, fixed(x, x.rank - 1)
@@ -1666,7 +1675,7 @@ def picked_columns(m, x):
 
 
 def skipping(m, x):
-    """A sum of branches with a stride, some of which skip elements by a Slice or a MaxPool of one, before or behind."""
+    """A sum of branches with a stride: that of a convolution, or of a Slice or MaxPool (of one) before or behind it."""
     axes = x.rank - 2
     if axes < 1:
         raise Unfit("no spatial axes")
@@ -1702,7 +1711,7 @@ def skipping(m, x):
 
 
 def doing_nothing(m, x):
-    """A kernel or product, nodes that do nothing, or nearly so, and what else is linear."""
+    """Convolutions or products, nodes of neutral_nodes.py, norms and scales in a row."""
     y = x
     for _ in range(m.between(2, 4)):
         match m.pick(["kernel"] * 3 + ["neutral"] * 4 + ["norm", "scale"]):
@@ -1721,7 +1730,7 @@ def doing_nothing(m, x):
 
 
 def mixed(m, x):
-    """A row of kernels, squares, picks, skips, nodes that do nothing, norms; what stands earlier is read once more."""
+    """Convolutions, squares, picks, skips, neutral nodes, norms and sums in a row; earlier tensors are read again."""
     if x.rank < 3:
         raise Unfit("no spatial axes")
     earlier = [x]
@@ -1776,7 +1785,7 @@ def gate(m, x):
     return m.op("Mul", [simple_block(m, x), m.op("Sigmoid", [g])])
 
 
-# Kind, how often, and what makes it.
+# Kind of piece, relative frequency, and the function that makes it.
 PIECES = [
     ("block", 22, block),
     ("padded block", 7, padded_block),
@@ -1823,14 +1832,14 @@ PIECES = [
     ("mixed", 14, mixed),
 ]
 WEIGHTS = np.array([weight for _, weight, _ in PIECES], float)
-# Float16 is there for its range.
+# Float16 models are there for the range of the type: extreme scales are 15 times as frequent in them.
 FLOAT16_WEIGHTS = np.where([piece is extreme_scale for *_, piece in PIECES], 15 * WEIGHTS, WEIGHTS)
 
 
 # --- a whole model -----------------------------------------------------------------------------------
 
 def main_input(m):
-    """The first input: its rank, which sizes are open, and how these are called."""
+    """Adds the first input, of a random rank and with random open sizes and names of these."""
     rank = m.pick([4] * 12 + [3] * 3 + [5, 2, 2])
     most = 12 if rank == 4 else 20 if rank == 3 else 6
     spatial = [size for size in SPATIAL if size <= most]
@@ -1839,11 +1848,11 @@ def main_input(m):
         sizes[0] = [m.pick([1, 1, 2])] * ASSIGNMENTS
     dims = [m.pick(BATCH_NAMES) if len(set(sizes[0])) > 1 else sizes[0][0], sizes[1][0]]
     if m.chance(0.03) and rank > 2:
-        # Its channels are the kernel's, whatever it is called.
+        # The kernel fixes the number of channels, whatever the dimension is called.
         dims[1] = m.pick(["C", "3", ""])
     is_open = m.chance(0.55)
     if m.chance(0.45):
-        # Whole squares, whatever the assignment is.
+        # Sizes that consist of whole squares under every assignment.
         side = m.pick([2, 2, 2, 3, 4])
         spatial = [size for size in spatial if size % side == 0] or [side]
     name = m.pick(SIZE_NAMES)
@@ -1859,9 +1868,9 @@ def main_input(m):
 
 
 def random_model(seed):
-    """The model of a seed."""
+    """Returns the model of a seed."""
     rng = np.random.default_rng([seed, 14])
-    # Slice, Pad and others changed with 10 and 11.
+    # Slice, Pad and others changed with operator sets 10 and 11.
     opset = int(rng.choice([7, 8, 9, 10, 10, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23]))
     dtype = np.float16 if rng.random() < 0.07 else np.float32
     m = Builder(rng, opset, dtype)
@@ -1876,7 +1885,7 @@ def random_model(seed):
 
 
 def next_piece(m, x):
-    """x after a random piece that fits; something that always does, if a few do not."""
+    """x behind a random piece that fits, or behind an Identity if 30 of them do not."""
     weights = FLOAT16_WEIGHTS if m.dtype == np.float16 else WEIGHTS
     for _ in range(30):
         kind, _, piece = PIECES[m.rng.choice(len(PIECES), p=weights / weights.sum())]
@@ -1890,7 +1899,7 @@ def next_piece(m, x):
 
 
 def finished(m, x, seed):
-    """The file: outputs, and all that is said beside the nodes."""
+    """Returns the whole model: adds the outputs and all that a file says beside its nodes."""
     declared = []
     for tensor in dict.fromkeys([x, *m.watched]):
         name = m.name("y")
@@ -1920,7 +1929,7 @@ def finished(m, x, seed):
 
 
 def rename(m, old, new):
-    """Gives a tensor the name of an output, in all bodies too."""
+    """Renames a tensor in the graph and in all bodies."""
     def in_nodes(nodes):
         for node in nodes:
             for names in (node.input, node.output):
@@ -1939,21 +1948,21 @@ def rename(m, old, new):
 
 
 def dead_nodes(m, x):
-    """Nodes that nobody reads, and that read what is read."""
+    """Adds a node without readers, which reads the output of a convolution."""
     produced = [name for node in m.main.nodes for name in node.output if node.op_type == "Conv"]
     if produced:
         m.raw("Relu", [m.pick(produced)])
 
 
 def list_initializers(m, graph):
-    """Exporters list every initializer as a graph input; sometimes only some are."""
+    """Lists most initializers as graph inputs, too; some exporters list all of them."""
     for tensor in graph.initializer:
         if m.chance(0.8):
             graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
 
 
 def make_sparse(m, graph):
-    """Some initializers become sparse ones."""
+    """Makes some initializers sparse."""
     dense = list(graph.initializer)
     inputs = {info.name for info in graph.input}
     del graph.initializer[:]
@@ -1969,7 +1978,7 @@ def make_sparse(m, graph):
 
 
 def add_value_info(m, model, lies):
-    """What onnx infers of the tensors; or some of it wrong, as exporters write it."""
+    """Adds the value_info that onnx infers; if `lies`, some of it wrong, as exporters write it."""
     try:
         inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
     except Exception:

@@ -1,9 +1,9 @@
-"""Makes a finding of differential.py small: fewer nodes, the same kind of finding.
+"""Makes the model of a finding of differential.py smaller: fewer nodes that show the same kind of finding.
 
     python fuzz/shrink.py --tool target/release/acb-fuse DIR/findings/KIND/SEED FILE.onnx
 
-Tries each tensor as the only output, each tensor as an input, and each node as if it were not there, for as long as
-one of these leaves the kind of finding. FILE.npz has the inputs under each assignment, as `ASSIGNMENT/NAME`.
+Tries each tensor as the only output, each tensor as an input, and the model without each node, for as long as one of
+these still shows that kind of finding. FILE.npz has the inputs under each assignment, as `ASSIGNMENT/NAME`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def copied(model):
 
 
 def pruned(model, feeds):
-    """Without what no output needs."""
+    """Removes what no output needs from a model and its feeds, and returns both."""
     graph = model.graph
     needed, kept = {output.name for output in graph.output}, []
     for node in reversed(graph.node):
@@ -55,7 +55,10 @@ def only_output(model, feeds, name, element_type):
 
 
 def as_input(model, feeds, name, values):
-    """With a tensor as an input that is what it was; sizes that are not the same in all assignments are open."""
+    """Returns the model and feeds with a tensor as an input of the same values; None if its rank varies.
+
+    Sizes that are not the same under all assignments are open.
+    """
     model = copied(model)
     shapes = [value.shape for value in values]
     if len({len(shape) for shape in shapes}) > 1:
@@ -71,7 +74,7 @@ def as_input(model, feeds, name, values):
 
 
 def bypassed(model, feeds, index):
-    """With the first input of a node in place of its output."""
+    """Returns the model and feeds with a node's first input in place of its first output, or None if that cannot be."""
     model = copied(model)
     node = model.graph.node[index]
     if not node.input or node.output[0] in {output.name for output in model.graph.output}:
@@ -84,7 +87,7 @@ def bypassed(model, feeds, index):
 
 
 def every_value(model, feeds):
-    """All tensors of the main graph under each assignment at which they can be computed."""
+    """Returns all tensors of the main graph, by name, under each assignment; none if one of them does not run."""
     model = copied(model)
     names = [name for node in model.graph.node for name in node.output if name]
     known = {output.name for output in model.graph.output}

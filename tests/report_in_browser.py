@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Opens reports of some fixtures in headless Chromium, and fails if a page asks for
-anything but itself, has a console message, or runs what a name in a model says.
+"""Opens reports of some fixtures in headless Chromium, and fails if a page requests
+anything but itself, logs a message, is wider than the window, or holds an element
+that reports never contain, as it would if it took a name in a model for markup.
 
     cargo build
     tests/report_in_browser.py target/debug/acb-fuse SCREENSHOTS
 
-Needs Python, and Chromium as `chromium` or $CHROMIUM; no packages. Screenshots (light,
-dark, narrow, printed as PDF) are put into the folder SCREENSHOTS, for people to look at.
-Not part of `cargo test`.
+Needs Python, and Chromium as `chromium` or $CHROMIUM; no packages, but the largest report
+is left out without `onnx`. Screenshots (light, dark, narrow, printed as PDF) go into the
+folder SCREENSHOTS, for people to look at. Not part of `cargo test`.
 """
 
 import base64
@@ -24,7 +25,7 @@ NETWORK = "fixtures/networks/cifar_quick/torchscript_kept_static.onnx"
 RESNET = "fixtures/networks/resnet18/torchscript_kept_static.onnx"
 BLOCK = "fixtures/blocks/k3/torchscript_kept.onnx"
 
-# Name, model, further arguments (OUT stands for a file), exit code.
+# Name, model, further arguments (OUT stands for an output file), expected exit code.
 CASES = [
     ("verified", NETWORK, ["OUT"], 0),
     ("resnet18", RESNET, ["OUT"], 0),
@@ -41,7 +42,7 @@ CASES = [
 
 
 class Browser:
-    """Chromium, spoken to through a pipe (its DevTools protocol)."""
+    """A headless Chromium, controlled through a pipe by its DevTools protocol."""
 
     def __init__(self, folder):
         to_read, self.to = os.pipe()
@@ -145,7 +146,7 @@ class Browser:
 
 
 def hostile(folder):
-    """A model whose names are markup, as long as what they replace."""
+    """Writes a model whose names are markup, of the same length as the names they replace, and returns its path."""
     content = (ROOT / BLOCK).read_bytes()
     for name, evil in [(b"square", b"<svg/>"), (b"horizontal", b"<img src=q")]:
         assert name in content and len(name) == len(evil)
@@ -156,7 +157,7 @@ def hostile(folder):
 
 
 def many_blocks(folder):
-    """A model of 10,000 ACBs, one after the other; None without the `onnx` package."""
+    """Writes a model of 10,000 ACBs in a row and returns its path, or None without the `onnx` package."""
     try:
         import numpy
         import onnx
@@ -216,7 +217,7 @@ def main():
             size = page.stat().st_size // 1024
             print(f"{name}: {size} KiB, {'; '.join(problems) or 'ok'}")
             failed |= bool(problems)
-        # Many models: their index, and the page that its first link leads to.
+        # Several models: their index, and the page that its first link leads to.
         index = folder / "index.html"
         models = [NETWORK, hostile(folder), "no/such/file.onnx", "fixtures/networks/cifar_quick/plain.onnx"]
         command = [tool, "--out-dir", folder / "out", *models, "--report", index, "--quiet"]

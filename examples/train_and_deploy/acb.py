@@ -6,7 +6,7 @@ from torch import Tensor, nn
 class ACB(nn.Module):
     """A d×d, a 1×d and a d×1 convolution, each with its batch norm, whose outputs are added.
 
-    Each is padded so that all windows have one centre: then there is one d×d convolution that computes the sum.
+    They are padded so that all windows share one centre: then one d×d convolution can compute the sum.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -21,14 +21,14 @@ class ACB(nn.Module):
 
 
 def branch(conv: nn.Conv2d, kernel: tuple[int, int], padding: tuple[int, int]) -> nn.Sequential:
-    """A convolution like the given one, with another kernel, and its norm, whose shift makes a bias needless."""
+    """Returns a convolution like `conv` with another kernel, and its batch norm, whose shift replaces the bias."""
     stride = conv.stride[0], conv.stride[1]
     made = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, stride, padding, groups=conv.groups, bias=False)
     return nn.Sequential(made, nn.BatchNorm2d(conv.out_channels))
 
 
 def replace_convolutions(network: nn.Module) -> nn.Module:
-    """Puts an ACB in place of each square convolution, together with the batch norm behind it, if there is one."""
+    """Replaces each square convolution, and the batch norm behind it, if there is one, by an ACB."""
     previous: nn.Module | None = None
     for name, layer in network.named_children():
         if isinstance(layer, nn.Conv2d) and takes_arms(layer):
@@ -42,7 +42,7 @@ def replace_convolutions(network: nn.Module) -> nn.Module:
 
 
 def takes_arms(conv: nn.Conv2d) -> bool:
-    """Whether its kernel is square, has a centre, and is padded enough for arms that are thinner."""
+    """Returns whether the kernel is square, has a centre, and is padded enough for thinner arms."""
     height, width = conv.kernel_size
     padded = isinstance(conv.padding, tuple) and min(conv.padding) >= height // 2
     return height == width > 1 and height % 2 == 1 and padded and conv.dilation == (1, 1)

@@ -1,4 +1,4 @@
-"""Trains a network with ACBs, exports it, fuses it, quantizes it, and prints what became of it, as Markdown.
+"""Trains a network with ACBs, exports, fuses and quantizes it, and prints the results as Markdown.
 
     python examples/train_and_deploy/train_and_deploy.py [FOLDER]
 
@@ -42,7 +42,7 @@ Floats = npt.NDArray[np.float32]
 
 SEED, EPOCHS, BATCH, LEARNING_RATE = 0, 40, 32, 0.01
 TRAINING, CALIBRATION = 1000, 256
-# PyTorch's exporters, and what `torch.onnx.export` takes as `dynamo` for each.
+# PyTorch's exporters -> the argument `dynamo` of `torch.onnx.export` for each.
 EXPORTERS = {"TorchScript": False, "dynamo": True}
 WARM_UP, ROUNDS = 20, 600
 
@@ -58,7 +58,7 @@ class Images:
 
 
 def digits() -> tuple[Images, Images]:
-    """scikit-learn's 1,797 handwritten digits in a seeded order: those to train on, and those to test on."""
+    """Returns scikit-learn's 1,797 handwritten digits in a seeded order: the training set and the test set."""
     pixels, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(SEED).permutation(len(pixels))
     pixels = (pixels[order] / 16 - 0.5).astype(np.float32).reshape(-1, 1, 8, 8)
@@ -67,7 +67,7 @@ def digits() -> tuple[Images, Images]:
 
 
 def plain_network() -> nn.Sequential:
-    """Five 3×3 convolutions, as anyone would write them: nothing here knows of ACBs."""
+    """Returns a network with five 3×3 convolutions, written without any regard for ACBs."""
     torch.manual_seed(SEED)
     return nn.Sequential(
         *stage(1, 32, 1), *stage(32, 32, 1), *stage(32, 64, 2), *stage(64, 64, 1), *stage(64, 128, 2),
@@ -100,7 +100,7 @@ def train(network: nn.Module, images: Images) -> nn.Module:
 
 
 def export(network: nn.Module, dynamo: bool, path: Path) -> None:
-    """As PyTorch's exporters do it by default, with an open batch: norms that follow a convolution are folded."""
+    """Exports with PyTorch's defaults and an open batch size: norms that follow a convolution are folded."""
     images = torch.zeros(2, 1, 8, 8)
     with contextlib.redirect_stdout(io.StringIO()):
         if dynamo:
@@ -112,7 +112,7 @@ def export(network: nn.Module, dynamo: bool, path: Path) -> None:
 
 
 class Batches(CalibrationDataReader):
-    """What `quantize_static` reads images from."""
+    """The reader from which `quantize_static` takes calibration images."""
 
     def __init__(self, pixels: Floats) -> None:
         self.batches = iter(np.split(pixels, len(pixels) // BATCH))
@@ -123,7 +123,7 @@ class Batches(CalibrationDataReader):
 
 
 def quantize(path: Path, target: Path, pixels: Floats) -> None:
-    """Static int8 for weights, uint8 for activations, one step per output channel."""
+    """Quantizes statically: int8 weights, uint8 activations, one step per output channel."""
     prepared = target.with_suffix(".prepared.onnx")
     quant_pre_process(path, prepared, skip_symbolic_shape=True)
     quantize_static(prepared, target, Batches(pixels), quant_format=QuantFormat.QDQ, per_channel=True,
@@ -141,13 +141,13 @@ def session(path: Path, optimize: bool = True) -> onnxruntime.InferenceSession:
 
 
 def logits(path: Path, pixels: Floats) -> Floats:
-    """What a model says of images, by the arithmetic that the file defines: optimisations are off."""
+    """Returns a model's outputs for images by the arithmetic that the file defines: optimisations are off."""
     outputs: Floats = session(path, optimize=False).run(None, {"image": pixels})[0]
     return outputs
 
 
 def latencies(paths: Iterable[Path], image: Floats) -> list[float]:
-    """The median milliseconds of each model on one image, on one thread, all in turns and in every order."""
+    """Returns each model's median milliseconds on one image and one thread; models run in turns, in every order."""
     sessions = [session(path) for path in paths]
     times: list[list[float]] = [[] for _ in sessions]
     for order in islice(cycle(permutations(range(len(sessions)))), WARM_UP + ROUNDS):
@@ -162,7 +162,7 @@ def latencies(paths: Iterable[Path], image: Floats) -> list[float]:
 
 
 def average_magnitude(path: Path) -> npt.NDArray[np.float64]:
-    """A of Eq. 9: S of each 3×3 convolution divided by its largest value, averaged over the convolutions of a file.
+    """Returns A of Eq. 9: S of each 3×3 convolution over its largest value, averaged over a file's convolutions.
 
     S (Eq. 10) is the sum of |w| over filters and channels, per position. In a file with ACBs, this takes the square
     kernels and leaves out the arms.
@@ -176,7 +176,7 @@ def average_magnitude(path: Path) -> npt.NDArray[np.float64]:
 
 
 def magnitude_table(columns: dict[str, Path]) -> list[str]:
-    """The matrices side by side, as Fig. 6 has them."""
+    """Returns a table with the matrices A side by side, as in Fig. 6."""
     matrices = [average_magnitude(path) for path in columns.values()]
     rows = [[" ".join(f"{value:.3f}" for value in matrix[row]) for matrix in matrices] for row in range(3)]
     return table(list(columns), rows)
@@ -187,7 +187,7 @@ def magnitude_table(columns: dict[str, Path]) -> list[str]:
 
 @dataclass(frozen=True)
 class Variant:
-    """One network as one file, and the file that it is quantized to."""
+    """A network as a float32 file, and the path of the int8 file that it is quantized to."""
 
     name: str
     path: Path
@@ -195,7 +195,7 @@ class Variant:
 
 
 def variants(plain: nn.Module, acnet: nn.Module, calibration: Path, folder: Path) -> list[Variant]:
-    """Exports both networks, and fuses what each exporter wrote of the ACNet, plainly and for int8."""
+    """Exports the plain network once and the ACNet with each exporter, and fuses the latter, plainly and for int8."""
     made = [variant("plain network", folder)]
     export(plain, EXPORTERS["TorchScript"], made[0].path)
     for exporter, dynamo in EXPORTERS.items():
@@ -218,9 +218,9 @@ COLUMNS = ["file", "nodes", "Conv", "kB", "ms", "accuracy", "other predictions",
 
 
 def results(made: list[Variant], images: Images) -> list[str]:
-    """One row per file; a fused one is compared with the file before it that an exporter wrote.
+    """Returns a table with a row per file; a fused file is compared with the exported one that it was made from.
 
-    Exits if a fused file predicts anything else of an image.
+    Exits if a fused file predicts another class for an image.
     """
     rows, reference = [], np.empty(0, np.float32)
     for each, ms in zip(made, latencies([each.path for each in made], images.pixels[:1])):
@@ -247,7 +247,7 @@ def other_predictions(reference: Floats, outputs: Floats) -> int:
 
 
 def sqnr(reference: Floats, outputs: Floats) -> float:
-    """How far outputs are from the float model's, in dB: 6 dB are one bit."""
+    """Returns the signal-to-quantization-noise ratio of `outputs` in dB: 6 dB are one bit."""
     wanted, found = reference.astype(np.float64), outputs.astype(np.float64)
     return float(10 * np.log10((wanted ** 2).sum() / ((wanted - found) ** 2).sum()))
 
@@ -261,7 +261,7 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def run(folder: Path) -> list[str]:
-    """The whole way, and the lines that tell of it."""
+    """Runs the whole pipeline and returns the lines of its result."""
     started = time.perf_counter()
     training, test = digits()
     calibration = folder / "calibration.npy"
@@ -289,7 +289,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    # Layers this small gain nothing from a second thread, and threads that wait for each other lose much on busy cores.
+    # Layers this small gain nothing from a second thread, and on busy cores, threads lose much time waiting.
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         if folder:

@@ -1,14 +1,14 @@
-"""Asks the engines that deploy ONNX files what they make of a file before and after it is fused.
+"""Runs ONNX files before and after fusing in the engines that deploy them, and compares the outputs.
 
     python tests/downstream/downstream.py FOLDER [--binary PATH] [--engines NAME...] [--table PAGE]
 
 Makes an environment per engine in FOLDER, fuses fixtures of this repository and three networks of full size, and has
-every engine load and run each file, before and after. What it computes is compared with what ONNX Runtime, its
-optimisations off, computes of the file *as it was*. Then the networks of full size are timed, and given to two
-simplifiers before and after fusing. FOLDER/findings.json keeps what was found, for more engines another time. Exits
-with 1 if an engine agrees before and not after.
+every engine load and run each file, before and after. The engine's outputs are compared with those of ONNX Runtime
+without optimisations for the file *as it was*. Networks of full size are also timed, and given to two simplifiers
+before and after fusing. FOLDER/findings.json keeps the findings, so that other engines can be added later. Exits with
+1 if an engine agrees before and not after.
 
-Needs Linux, Python 3.11 or newer, PyPI, some 15 GB and an hour; it is no part of `cargo test`.
+Needs Linux, Python 3.11 or newer, PyPI, some 15 GB of disk and an hour; it is not part of `cargo test`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from workers import Worker, environment
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parent.parent
 REQUIREMENTS = HERE / "requirements"
-# The environment that this script runs in, and that of what ONNX Runtime is asked as the judge.
+# The environment of this script and of the judge, which is ONNX Runtime without optimisations.
 JUDGE = "onnxruntime"
-# That of the networks of full size.
+# Requirements of the environment that exports the networks of full size.
 PYTORCH = TOP / "fixtures" / "export" / "requirements.txt"
 FULL_SIZE = "full size"
 GROUPS = "relatives", "networks", "trained", "exporters", "blocks"
@@ -43,7 +43,7 @@ COMMAND = "python tests/downstream/downstream.py FOLDER --table docs/results/dow
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine of `engines.py`, what it is called in the page, and of which models it is asked."""
+    """An engine of `engines.py`: its title on the page, its environment, and the groups of models it is given."""
 
     name: str
     title: str
@@ -51,7 +51,7 @@ class Engine:
     groups: tuple[str, ...] = (FULL_SIZE, *GROUPS)
 
 
-# Those that take many seconds per file, or minutes, are asked about fewer.
+# Engines that take many seconds per file, or minutes, are given fewer groups.
 ENGINES = (
     Engine("onnxruntime", "ONNX Runtime", "onnxruntime"),
     Engine("openvino", "OpenVINO", "openvino"),
@@ -69,7 +69,7 @@ ENGINES = (
 
 @dataclass(frozen=True)
 class Pair:
-    """A model as it was and as it was fused, its inputs, and what ONNX Runtime computes of it as it was."""
+    """A model before and after fusing, its inputs, and the outputs of ONNX Runtime for the model before."""
 
     group: str
     name: str
@@ -84,7 +84,7 @@ class Pair:
 
 
 def small_pairs(binary: Path, judge: Worker, folder: Path) -> Iterator[Pair]:
-    """The fixtures that have something to fuse and that ONNX Runtime runs as they are."""
+    """Yields the fixtures that have something to fuse and that ONNX Runtime runs as they are."""
     from models import fixtures, inputs_of
     for group in GROUPS:
         for fixture in fixtures(group):
@@ -121,7 +121,7 @@ def pair(binary: Path, judge: Worker, place: Path, group: str, name: str, old: P
 
 
 def fuse(binary: Path, old: Path, new: Path) -> bool:
-    """Whether there was something to fuse."""
+    """Fuses a model and returns whether there was something to fuse."""
     child = subprocess.run([binary, "--force", "--require-fusion", old, new], capture_output=True, text=True)
     if child.returncode not in (0, 4):
         sys.exit(f"{old}: {child.stderr}")
@@ -141,7 +141,10 @@ def verdict(worker: Worker, pair: Pair, model: Path, scratch: Path) -> Verdict:
 
 
 def largest_difference(found: Path, wanted: Path) -> float:
-    """Relative to the largest value of an output. Channels may be last; any other shape is infinitely far."""
+    """Returns the largest difference, relative to the largest value of an output.
+
+    Channels may be last; for any other difference in shape, and for values that are not finite, it is infinite.
+    """
     import numpy as np
     differences = []
     with np.load(found) as ours, np.load(wanted) as theirs:
@@ -157,7 +160,7 @@ def largest_difference(found: Path, wanted: Path) -> float:
 
 
 def examined(engine: Engine, python: Path, pairs: list[Pair], scratch: Path) -> Column:
-    """All that one engine makes of all models."""
+    """Returns the results of one engine for all models of its groups."""
     column = Column(engine.title, packages(REQUIREMENTS / f"{engine.environment}.txt"))
     with Worker(python, engine.name, scratch) as worker:
         for pair in pairs:
@@ -205,7 +208,7 @@ def count_nodes(model: Path) -> int:
 
 
 def ask_all(folder: Path, binary: Path, engines: list[Engine], findings_file: Path, scratch: Path) -> Findings:
-    """Asks engines, of which there is one or more, about all models; what was found of other engines stays."""
+    """Runs one or more engines on all models; the saved findings of other engines are kept."""
     pythons = {engine.name: environment(folder / "environments" / engine.environment,
                                         REQUIREMENTS / f"{engine.environment}.txt") for engine in engines}
     with Worker(Path(sys.executable), "reference", scratch) as judge:
@@ -215,7 +218,7 @@ def ask_all(folder: Path, binary: Path, engines: list[Engine], findings_file: Pa
             column = examined(engine, pythons[engine.name], pairs, scratch)
             nodes = [orders(binary, pythons[engine.name], judge, engine.name, pair, scratch)
                      for pair in full_size if engine.name in SIMPLIFIERS]
-            # Read again, as other engines may have been asked meanwhile.
+            # Read anew, as another process may have saved findings of other engines meanwhile.
             findings = saved_findings(findings_file, version(binary), by_group(pairs))
             columns = findings.columns | {engine.name: column}
             findings.columns = {each.name: columns[each.name] for each in ENGINES if each.name in columns}

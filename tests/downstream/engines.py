@@ -1,7 +1,7 @@
-"""What each engine does with an ONNX file: one function per engine, which returns what runs the model.
+"""Loads an ONNX file in each engine: one function per engine, which returns a function that runs the model.
 
-An engine is imported by its own function, since each has an environment of its own. All run on one thread and in
-float32, as an engine that rounds to 16 bits by itself would say nothing of a file.
+An engine is imported in its own function, since each has an environment of its own. All run on one thread and in
+float32: the outputs of an engine that rounds to 16 bits by itself would say nothing about a file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def onnxruntime(model: Path, inputs: Tensors) -> Run:
 
 
 def reference(model: Path, inputs: Tensors) -> Run:
-    """ONNX Runtime without its optimisations: what the file says."""
+    """Loads a model in ONNX Runtime without optimisations, which computes what the file defines."""
     return session(model, inputs, optimize=False)
 
 
@@ -55,13 +55,13 @@ def openvino(model: Path, inputs: Tensors) -> Run:
 
 
 def opencv(model: Path, inputs: Tensors) -> Run:
-    """The engine of OpenCV 5."""
+    """Loads a model in the engine of OpenCV 5."""
     import cv2
     return opencv_network(model, inputs, cv2.dnn.ENGINE_NEW)
 
 
 def opencv_classic(model: Path, inputs: Tensors) -> Run:
-    """The engine of OpenCV 4, which OpenCV 5 still has."""
+    """Loads a model in the engine of OpenCV 4, which OpenCV 5 still has."""
     import cv2
     return opencv_network(model, inputs, cv2.dnn.ENGINE_CLASSIC)
 
@@ -79,7 +79,7 @@ def opencv_network(model: Path, inputs: Tensors, engine: int) -> Run:
     return run
 
 
-# The program of this name installs a package each time, to report its use.
+# Python code in place of the program `mnnconvert`, which installs a package on each run, to report its use.
 MNNCONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 
 
@@ -93,7 +93,7 @@ def mnn(model: Path, inputs: Tensors) -> Run:
         raise RuntimeError("mnnconvert writes nothing")
     runtime = MNN.nn.create_runtime_manager(({"backend": "CPU", "precision": "high", "numThread": THREADS},))
     network = MNN.nn.load_module_from_file(str(converted), list(inputs), [], runtime_manager=runtime)
-    # There are no inputs of float16.
+    # MNN has no float16 inputs.
     kinds = {"float32": MNN.numpy.float32, "int32": MNN.numpy.int32}
     tensors = [tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor for tensor in inputs.values()]
 
@@ -107,7 +107,7 @@ def mnn(model: Path, inputs: Tensors) -> Run:
 
 
 def ncnn(model: Path, inputs: Tensors) -> Run:
-    """As ncnn runs what pnnx writes, which has no batch axis: one image after the other."""
+    """Loads what pnnx writes in ncnn: it has no batch axis, so that images run one after the other."""
     import ncnn as engine
     folder = scratch()
     copied = shutil.copy(model, folder / "model.onnx")
@@ -130,7 +130,7 @@ def ncnn(model: Path, inputs: Tensors) -> Run:
 
 
 def pnnx() -> Path:
-    """The converter itself: the script of this name imports PyTorch first, which takes seconds."""
+    """Returns the path of the converter itself: the script of this name first imports PyTorch, which takes seconds."""
     package = importlib.util.find_spec("pnnx")
     if package is None or package.origin is None:
         raise RuntimeError("pnnx is not installed")
@@ -144,17 +144,17 @@ def extracted(extractor: Any, name: str) -> Any:
     return found
 
 
-# onnx2tf tries networks of photographs on images; without a file of this name in the working folder, it downloads them.
+# onnx2tf tries networks that take images on samples, which it downloads unless the working folder has this file.
 SAMPLE = "calibration_image_sample_data_20x128x128x3_float32.npy"
 
 
 def onnx2tf(model: Path, inputs: Tensors) -> Run:
-    """As LiteRT runs what onnx2tf writes: inputs have their channels last, outputs may have."""
+    """Loads what onnx2tf writes in LiteRT: its inputs have their channels last, and its outputs may."""
     from ai_edge_litert.interpreter import Interpreter
     folder = scratch()
     np.save(folder / SAMPLE, np.random.default_rng(0).random((20, 128, 128, 3), np.float32))
     shapes = [f"{name}:{','.join(map(str, tensor.shape))}" for name, tensor in inputs.items()]
-    # It simplifies the file that it is given in place.
+    # onnx2tf simplifies its input file in place.
     copied = shutil.copy(model, folder / "model.onnx")
     command([program("onnx2tf"), "-i", copied, "-o", folder / "tf", "-ois", *shapes, "-n"], folder)
     interpreter = Interpreter(str(next(folder.glob("tf/*float32.tflite"))), num_threads=THREADS)
@@ -211,7 +211,7 @@ def onnxslim(model: Path, inputs: Tensors) -> Run:
 
 
 def simplified(simplifier: str, model: Path, inputs: Tensors) -> Run:
-    """What a simplifier writes, in ONNX Runtime."""
+    """Loads what a simplifier writes in ONNX Runtime."""
     result = scratch() / "model.onnx"
     simplify(simplifier, model, result)
     return session(result, inputs, optimize=True)
@@ -228,12 +228,12 @@ def scratch() -> Path:
 
 
 def program(name: str) -> Path:
-    """Of the environment that this runs in."""
+    """Returns the path of a program of the environment in which this runs."""
     return Path(sys.prefix) / "bin" / name
 
 
 def command(words: list[Any], folder: Path | None = None) -> None:
-    """Runs a converter in a folder; its last line is what it fails with."""
+    """Runs a converter in a folder; if it fails, raises an error with the last line that it printed."""
     child = subprocess.run([str(word) for word in words], cwd=folder, capture_output=True, text=True)
     if child.returncode < 0:
         raise RuntimeError(f"{Path(words[0]).name} crashes with signal {-child.returncode}")

@@ -1,4 +1,4 @@
-"""What engines made of files, as plain data, and the page that tells of it."""
+"""The results of engines on files as plain data, and the page that presents them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 AGREES, DIFFERS, FAILS = "agrees", "differs", "fails"
-# Where in a source, and which node: of what engines say, what is not alike for all models.
+# Places in a source, names of nodes and paths: the parts of engines' error messages that vary between models.
 PLACES = re.compile(r"OpenCV\(\S*\) \S+: error: |^[> -]+|:\(onnx_node!\S*\)|ONNX node '[^']*'|/tmp/\S*")
 LONGEST_REASON = 160
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an engine made of one file."""
+    """The outcome of one file in an engine."""
 
     outcome: str
     why: str = ""
@@ -30,7 +30,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Change:
-    """What an engine made of a model before and after."""
+    """The outcomes of a model before and after fusing in an engine."""
 
     before: Verdict
     after: Verdict
@@ -48,7 +48,7 @@ class Change:
 
 @dataclass
 class Column:
-    """All that was found of one engine."""
+    """All results of one engine, a column of the page."""
 
     title: str
     packages: str
@@ -60,7 +60,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Orders:
-    """How many nodes a network has after fusing and a simplifier, in either order."""
+    """Numbers of a network's nodes: exported, fused, simplified, simplified and fused, fused and simplified."""
 
     network: str
     simplifier: str
@@ -69,7 +69,7 @@ class Orders:
 
 @dataclass
 class Findings:
-    """What the page tells; a file holds it, so that engines can be asked one by one."""
+    """The content of the page; it is kept in a file, so that engines can be run one by one."""
 
     tool: str
     names: dict[str, list[str]]
@@ -83,7 +83,7 @@ class Findings:
 
 
 def saved_findings(path: Path, tool: str, names: dict[str, list[str]]) -> Findings:
-    """What was found of these models by this tool; nothing yet, if that file holds others."""
+    """Returns the saved findings, or none if the file is missing or of another tool version or other models."""
     data = json.loads(path.read_text()) if path.exists() else {}
     if (data.get("tool"), data.get("names")) != (tool, names):
         return Findings(tool, names)
@@ -151,7 +151,7 @@ def summary_row(column: Column) -> list[str]:
 
 
 def largest(verdicts: Iterable[Verdict]) -> str:
-    """Difference of what agrees."""
+    """Returns the largest difference among the verdicts that agree, as text."""
     return f"{max(verdict.difference or 0 for verdict in verdicts if verdict.outcome == AGREES):.0e}"
 
 
@@ -175,7 +175,7 @@ def simplified(orders: Iterable[Orders]) -> str:
 
 
 def failures(columns: list[Column]) -> str:
-    """Each way to fail or differ, and of how many models, before and after."""
+    """Returns a table of the ways to fail or differ, with the number of models before and after fusing."""
     rows = []
     for column in columns:
         before = reasons(change.before for change in column.changes.values())
@@ -189,7 +189,7 @@ def reasons(verdicts: Iterable[Verdict]) -> Counter[str]:
 
 
 def reason(verdict: Verdict) -> str:
-    """On one short line that is alike for all models, without what would end a cell of a table."""
+    """Returns why a file fails, as one short line that is the same for all models and cannot end a table cell."""
     if verdict.outcome == DIFFERS:
         return "differs"
     last = [line for line in verdict.why.splitlines() if line.strip(" >")][-1].strip()

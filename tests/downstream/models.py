@@ -1,6 +1,6 @@
-"""The models that engines are given, and their inputs.
+"""Finds or makes the models that engines run, and their inputs.
 
-    python models.py LARGE FOLDER
+    python models.py LARGE FILE
 
 writes one of the networks of full size, which needs the environment of fixtures/export/requirements.txt.
 """
@@ -19,9 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 TOP = Path(__file__).resolve().parent.parent.parent
 FIXTURES = TOP / "fixtures"
-# Of a case, files that are the function another way.
+# Prefixes of a case's files that compute the same function with other nodes.
 TWINS = "deployed_", "plain"
-# Norms in training mode become those of inference, which is another function on purpose.
+# A case whose norms in training mode become inference norms, which changes the function on purpose.
 CONVERTED = "training_mode"
 TRAINED_INPUT = (2, 3, 28, 28)
 # Networks of full size, whose latency is measured.
@@ -41,7 +41,10 @@ class Fixture:
 
 
 def fixtures(group: str) -> Iterator[Fixture]:
-    """Of each case of a group, the first file; of networks also the last, which another exporter wrote."""
+    """Yields the first file of each case of a group, and in most groups also the last, which another exporter wrote.
+
+    Groups with the first alone are `blocks` and `exporters`.
+    """
     for case in sorted(path for path in (FIXTURES / group).iterdir() if path.is_dir() and path.name != CONVERTED):
         files = sorted(file for file in case.glob("*.onnx") if not file.name.startswith(TWINS))
         wanted = files[:1] if group in ("blocks", "exporters") else files[:1] + files[1:][-1:]
@@ -49,7 +52,7 @@ def fixtures(group: str) -> Iterator[Fixture]:
 
 
 def inputs_of(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The tensors beside a fixture, in the types that the model takes; images of noise where there are none."""
+    """Returns the tensors beside a fixture, by input and in the model's types; noise images if there are none."""
     graph = onnx.load(path, load_external_data=False).graph
     weights = {tensor.name for tensor in graph.initializer}
     given = [value for value in graph.input if value.name not in weights]
@@ -70,7 +73,7 @@ def noise(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
 
 
 def write_large(name: str, path: Path) -> None:
-    """A network of full size as PyTorch's TorchScript exporter writes it by default, with seeded weights."""
+    """Writes a network of full size, with seeded weights, by PyTorch's TorchScript exporter and its defaults."""
     sys.path += [str(TOP / "benches"), str(TOP / "fixtures" / "export")]
     import timm
     from architectures import acnet

@@ -1,9 +1,9 @@
-"""Does jobs for one engine, in its environment and in a process of its own, since engines crash and hang.
+"""Runs jobs for one engine, in its environment and in a process of its own, since engines crash and hang.
 
     python worker.py ENGINE
 
-works in the folder that it is started in. It reads a job per line from standard input, as JSON, and answers each with
-one line: what it asks for, or an error.
+works in the folder in which it is started. It reads a job per line from standard input, as JSON, and answers each with
+one line: the result or {"error": WHY}.
 
     {"run": MODEL, "inputs": NPZ, "outputs": NPZ}        writes the outputs -> {}
     {"time": [MODEL, ...], "inputs": NPZ}                -> {"ms": [median of each, ...]}
@@ -47,7 +47,7 @@ def stored(path: str) -> Tensors:
 
 
 def latencies(runs: list[Run]) -> list[float]:
-    """The median milliseconds of each, all in turns and in every order, so that all meet the same noise."""
+    """Returns the median milliseconds of each; all run in turns, in every order, so that all meet the same noise."""
     times: list[list[float]] = [[] for _ in runs]
     started = time.perf_counter()
     for count, order in enumerate(islice(cycle(permutations(range(len(runs)))), WARM_UP + MOST)):
@@ -61,7 +61,7 @@ def latencies(runs: list[Run]) -> list[float]:
 
 
 def main() -> None:
-    # Engines print; what they print is not an answer.
+    # Engines print to standard output, where only answers belong: it is redirected to standard error.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:

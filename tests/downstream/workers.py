@@ -17,7 +17,7 @@ JOB_SECONDS = 180
 
 
 def environment(folder: Path, requirements: Path) -> Path:
-    """The Python of an environment with these packages, made anew if they changed."""
+    """Returns the Python of an environment with these packages, which is made anew if they change."""
     stamp, wanted = folder / "requirements.txt", requirements.read_text()
     if not stamp.exists() or stamp.read_text() != wanted:
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
@@ -27,7 +27,7 @@ def environment(folder: Path, requirements: Path) -> Path:
 
 
 class Worker:
-    """`worker.py` for one engine: started when it is asked, started anew after a crash, killed if it hangs."""
+    """A process of `worker.py` for one engine, started on demand, restarted after a crash, and killed if it hangs."""
 
     def __init__(self, python: Path, engine: str, scratch: Path) -> None:
         self.command = [str(python), str(WORKER), engine]
@@ -42,7 +42,7 @@ class Worker:
         self.end()
 
     def ask(self, **job: object) -> dict[str, Any]:
-        """What it answers, or `{"error": …}`."""
+        """Sends a job and returns the answer, or `{"error": …}`."""
         process = self.process = self.process or self.started()
         questions, answers = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
         questions.write(json.dumps(job, default=str) + "\n")
@@ -51,7 +51,7 @@ class Worker:
         line = answers.readline() if ready else ""
         if line:
             return cast("dict[str, Any]", json.loads(line))
-        # It is about to exit, or it hangs.
+        # Without a line, the process is about to exit, or it hangs.
         error = f"crash, exit code {process.wait()}" if ready else f"no answer in {JOB_SECONDS} seconds"
         self.end()
         return {"error": error}
@@ -63,7 +63,7 @@ class Worker:
                                 text=True, cwd=self.scratch, env=variables)
 
     def end(self) -> None:
-        """Ends the process, and deletes what a converter left behind if it did not end by itself."""
+        """Ends the process and deletes its folder, in which a converter may have left files."""
         if self.process:
             self.process.kill()
             self.process.wait()

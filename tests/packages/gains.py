@@ -1,15 +1,15 @@
-"""What fusing gains where a model is used: nodes and latency in ONNX Runtime, and what peers still find to fold.
+"""Measures what fusing gains at inference: nodes and latency in ONNX Runtime, and what peers still find to fold.
 
     python tests/packages/trained_packages.py FOLDER --keep
     python tests/packages/gains.py FOLDER [--table docs/gains.md]
 
-Of every model in FOLDER that the tool changed: the nodes that ONNX Runtime leaves of the old and the new file
-(ORT_ENABLE_EXTENDED, as nodes_in_onnxruntime.py counts them), the latency of the new file and of a second session of
-the old file, both divided by that of the old file (all three in turns, in every order, medians; one thread), and by how
-many the batch norms, products and sums fall when a peer gets the new file: what is left for it to fold.
+For every model in FOLDER that the tool changed, it measures: the nodes that ONNX Runtime leaves of the old and the new
+file (ORT_ENABLE_EXTENDED, as nodes_in_onnxruntime.py counts them); the latency of the new file and of a second session
+of the old file, both divided by that of the old file (medians; all three in turns, in every order, on one thread); and
+how many batch norms, and products and sums, a peer still removes from the new file.
 
-Exits with 1 if ONNX Runtime leaves more nodes of a new file than of the old one, or a peer finds fewer batch norms.
-Makes a virtual environment with the peers in FOLDER; needs Linux, Python 3.11 or newer, and PyPI. It is no part of
+Exits with 1 if ONNX Runtime leaves more nodes of a new file than of the old one, or a peer removes batch norms from it.
+Makes a virtual environment with the peers in FOLDER; needs Linux, Python 3.11 or newer, and PyPI. It is not part of
 `cargo test`.
 """
 
@@ -31,17 +31,20 @@ HERE = Path(__file__).resolve().parent
 BENCHES = HERE.parent.parent / "benches"
 REQUIREMENTS = BENCHES / "requirements.txt"
 PEERS = "onnxsim", "onnxslim", "onnxoptimizer", "onnxscript"
-# What a convolution could hold.
+# Operators that a convolution could absorb.
 NORMS, PRODUCTS_AND_SUMS = ("BatchNormalization",), ("Mul", "Div", "Add", "Sub")
 PEER_SECONDS, MEASURE_SECONDS = 300, 900
-# A session that is fast runs more often, up to so many times.
+# Bounds on the rounds of a measurement: fast sessions run more often, until SECONDS or MOST are reached.
 WARM_UP, LEAST, MOST, SECONDS = 2, 12, 240, 6.0
 
 
 # --- in a process of its own, in the environment ------------------------------
 
 def gain_of(old, new):
-    """Nodes in ONNX Runtime, old and new, and latencies relative to the old file's: the new one's, its own."""
+    """Returns the nodes in ONNX Runtime of both files, the old one's latency, and ratios to it: new ÷ old, old ÷ old.
+
+    Latency and ratios are None if the files run at none of the assignments.
+    """
     import onnx
     from in_onnxruntime import KINDS, SEEDS, assignments, feeds, inputs_of
     from nodes_in_onnxruntime import nodes_of_optimised
@@ -69,7 +72,7 @@ def timed_session(path):
 
 
 def latencies(sessions, fed):
-    """The median latency of each session in milliseconds."""
+    """Returns the median latency of each session in milliseconds."""
     times = [[] for _ in sessions]
     started = time.perf_counter()
     for count, order in enumerate(islice(cycle(permutations(range(len(sessions)))), WARM_UP + MOST)):
@@ -85,14 +88,14 @@ def latencies(sessions, fed):
 # --- what is left for peers ---------------------------------------------------
 
 def linear_nodes(file):
-    """Batch norms, and products and sums of two tensors or one and a constant."""
+    """Returns the numbers of batch norms, and of products and sums (of two tensors, or a tensor and a constant)."""
     import onnx
     found = Counter(node.op_type for node in onnx.load(file, load_external_data=False).graph.node)
     return [sum(found[name] for name in names) for names in (NORMS, PRODUCTS_AND_SUMS)]
 
 
 def left_for(peer, python, fused, work):
-    """By how many norms, and products and sums, fall; None if the peer ends with an error."""
+    """Returns how many norms, and products and sums, a peer removes; None if it ends with an error."""
     result = work / f"{peer}.onnx"
     command = ([python.parent / peer, fused, result] if peer in ("onnxsim", "onnxslim")
                else [python, BENCHES / "peers.py", peer, fused, result])
@@ -108,7 +111,7 @@ def left_for(peer, python, fused, work):
 # --- all models ---------------------------------------------------------------
 
 def environment(folder):
-    """A Python with the peers."""
+    """Returns the Python of an environment with the peers, which is made if necessary."""
     python, made = folder / "peers/bin/python", folder / "peers/requirements.txt"
     if not made.exists() or made.read_text() != REQUIREMENTS.read_text():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder / "peers"], check=True)

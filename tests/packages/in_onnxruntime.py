@@ -1,15 +1,14 @@
-"""Runs an old and a new model in ONNX Runtime, optimisations off, and says how far they are apart, as JSON.
+"""Runs an old and a new model in ONNX Runtime, optimisations off, and prints their largest differences as JSON.
 
     python tests/packages/in_onnxruntime.py OLD.onnx NEW.onnx [--sizes-of-the-tool JSON] [--compared NAME...]
 
-At two assignments of open sizes at which ONNX Runtime runs the old model, none of them the tool's, on seeded inputs.
-Standard normal noise comes first; other inputs only where the outputs on it do not vary. Where a Sigmoid or Softmax
-closes the model, what it reads is compared instead of what it makes: 1e-7 next to 1 is rounding.
+Both run on seeded inputs at two assignments of open sizes at which ONNX Runtime runs the old model; the tool's sizes
+are taken only if there are no others. Inputs are standard normal noise, and others where the outputs on it do not vary.
+Where a Sigmoid or Softmax closes the model, its input is compared instead of its output: 1e-7 next to 1 is rounding.
 
-At the tool's own sizes, which are a list of {input: shape}, only the old model runs: whether the tensors that the tool
-compared, which are the outputs if no others are named, vary there at all. Where a Sigmoid or Softmax closes the model,
-it compares what that reads, too.
-Knows nothing of blocks; needs numpy, onnx and onnxruntime.
+At the tool's own sizes, which are a list of {input: shape}, only the old model runs, to see whether the tensors that
+the tool compared, which are the outputs if no others are named, vary there at all. Where a Sigmoid or Softmax closes
+the model, its input takes their place here, too. Knows nothing of blocks; needs numpy, onnx and onnxruntime.
 """
 
 import argparse
@@ -24,13 +23,14 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-# What moves less than this, relative to the largest value, is not seen by a comparison with such a tolerance.
+# Variation relative to the largest value up to which an output counts as constant: a comparison at this tolerance would
+# not notice it.
 SEEN = 1e-4
 KINDS = ("noise", "0..1", "0..255")
 SEEDS = (0, 1)
 ASSIGNMENTS = 2
 MOST_ELEMENTS = 1 << 24
-# What changes no values.
+# Operators that change no values.
 PASSES = "Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten"
 
 BATCHES = 2, 1
@@ -41,7 +41,7 @@ LENGTHS = 96, 160, 320, 512, 256, 100, 16, 1000, 16000
 
 @dataclass
 class Input:
-    """A graph input that has to be fed: its dimensions are numbers, or what open ones are called."""
+    """A graph input that has to be fed; its dimensions are numbers, or names if they are open."""
     name: str
     element_type: int
     dims: list
@@ -63,7 +63,7 @@ def dim_of(name, axis, dim):
 # --- sizes --------------------------------------------------------------------
 
 def assignments(inputs):
-    """Shapes of all inputs, likely ones first; dimensions of one name are of one size."""
+    """Returns assignments of shapes to all inputs, likely ones first; dimensions of the same name get the same size."""
     seen = []
     for (space, length), batch in itertools.product(zip(SPACES, LENGTHS), BATCHES):
         sizes, shapes = {}, {}
@@ -83,7 +83,10 @@ def is_picture(entry):
 
 
 def is_batch(entry, axis):
-    """The first axis, or the one between declared ones of a recurrent state: layers, batch, channels."""
+    """Returns whether an axis is the batch: the first one, or the second of a recurrent state.
+
+    Such a state has the axes layers, batch and channels, of which the first and the last are declared.
+    """
     layers_and_channels = len(entry.dims) == 3 and all(isinstance(entry.dims[axis], int) for axis in (0, 2))
     return axis == 0 or (axis == 1 and layers_and_channels)
 
@@ -113,7 +116,7 @@ def values(random, element_type, shape, kind):
 
 
 def closing(model):
-    """Output -> what the Sigmoid or Softmax that closes the model there reads."""
+    """Returns, by output, the input of the Sigmoid or Softmax that closes the model there, if there is one."""
     made_by = {name: node for node in model.graph.node for name in node.output}
     found = {}
     for output in model.graph.output:
@@ -126,7 +129,7 @@ def closing(model):
 
 
 def with_outputs(path, names):
-    """The file's model with these tensors as outputs, and no others."""
+    """Returns the file's model, serialized, with these tensors as its only outputs."""
     model = onnx.load(path)
     declared = {output.name: output for output in model.graph.output}
     del model.graph.output[:]
@@ -155,7 +158,10 @@ def largest(array):
 
 
 def difference(expected, found):
-    """Largest difference relative to the largest value; None if shapes differ or one side alone is not finite."""
+    """Returns the largest difference relative to the largest value.
+
+    Returns None if the shapes differ, or an element is finite on one side only.
+    """
     if expected.shape != found.shape or not np.array_equal(np.isfinite(expected), np.isfinite(found)):
         return None
     finite = np.isfinite(expected)
@@ -164,9 +170,9 @@ def difference(expected, found):
 
 
 def spread(of_seeds, least=0.0):
-    """How far the values of one output are apart over its elements and between inputs, and between inputs alone.
+    """Returns how far the values of one output are apart: over all elements and inputs, and between the inputs alone.
 
-    Relative to its largest value, or to `least`: what a Sigmoid makes is relative to 1.
+    Both are relative to its largest value, but at least to `least`: what a Sigmoid would yield is relative to 1.
     """
     scale = max(least, *map(largest, of_seeds))
     if not scale or not np.isfinite(scale):
@@ -180,7 +186,7 @@ def spread(of_seeds, least=0.0):
 # --- what is said -------------------------------------------------------------
 
 def variation(old, inputs, shapes, leasts):
-    """Per kind of input and output, how far its values are apart (over all, between inputs)."""
+    """Returns, by kind of input, how far the values of each output are apart (over all, between inputs)."""
     found = {}
     for kind in KINDS:
         of_seeds = [outputs(old, feeds(inputs, shapes, kind, seed)) for seed in SEEDS]
@@ -196,7 +202,10 @@ def at_sizes_of_the_tool(old, inputs, shapes, leasts):
 
 
 def compare(sessions, inputs, shapes):
-    """Largest differences of the outputs at one assignment; of the old model with itself optimised, for comparison."""
+    """Returns the largest differences of the outputs at one assignment, between the old model and the new one.
+
+    For comparison, it also returns those between the old model and itself with optimisations.
+    """
     old, optimised, new = sessions
     apart, itself, compared = [], [], []
     for kind in KINDS:
@@ -214,12 +223,12 @@ def compare(sessions, inputs, shapes):
 
 
 def worst(rows):
-    """Per output the largest; None where one is none."""
+    """Returns the largest difference of each output; None where one of its differences is None."""
     return [None if None in column else max(column) for column in zip(*rows)]
 
 
 def runs(sessions, inputs, of_the_tool):
-    """Comparisons at the first assignments that the old model takes, and why it takes no other."""
+    """Returns comparisons at the first assignments that the old model accepts, and, if there are none, why not."""
     found, problem = [], None
     candidates = [shapes for shapes in assignments(inputs) if elements(shapes) <= MOST_ELEMENTS]
     others = [shapes for shapes in candidates if shapes not in of_the_tool] or candidates

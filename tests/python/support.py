@@ -1,4 +1,4 @@
-"""What the tests of the Python package share: models, a folder, and what is installed beside it."""
+"""Support for the tests of the Python package: models, a temporary folder, and skips for missing packages."""
 
 from __future__ import annotations
 

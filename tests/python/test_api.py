@@ -1,9 +1,9 @@
-"""Calls, and what goes wrong with them.
+"""Tests of calls and of their errors.
 
     python -m unittest discover -s tests/python
 
-Needs nothing but the package, with the tool that is installed with it. What concerns another package is tested where
-that is installed.
+Needs only the package and the tool that is installed with it. Tests that concern another package run where that is
+installed.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Errors(Test):
         self, kind: type[Exception], code: int | None, text: str, model: object, also: type[Exception] = acb_fuse.Error,
         **options: object,
     ) -> None:
-        """That a call raises this, which is also an error of Python's, and leaves nothing behind."""
+        """Checks that a call raises this error, which is also one of Python's, and leaves nothing behind."""
         with self.subTest(kind=kind.__name__, text=text), self.assertRaises(kind) as caught:
             acb_fuse.fuse(model, self.output, **options)
         error = caught.exception
@@ -184,7 +184,7 @@ class Errors(Test):
             self.check(acb_fuse.BinaryNotFound, None, "pip install acb-fuse", ACNET, FileNotFoundError)
 
     def stub(self, script: str) -> mock._patch[mock.MagicMock]:
-        """Another tool in place of the installed one."""
+        """Puts a script in place of the installed tool."""
         path = self.folder / "stub"
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)

@@ -1,4 +1,4 @@
-"""Models in memory: each type comes out as it was given, and unchanged."""
+"""Tests of models in memory: each is returned as the type in which it was given, which stays unchanged."""
 
 from __future__ import annotations
 

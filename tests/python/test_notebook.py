@@ -1,4 +1,4 @@
-"""A notebook, as users run it."""
+"""Tests of a notebook, run as users run it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CELLS = (
     ("fused = acb_fuse.fuse(open({model!r}, 'rb').read()); fused", "outputs agree"),
     ("model, report = fused; report", "<td>12.9 k</td><td>10.4 k</td>"),
     ("help(acb_fuse.fuse)", "skip : names"),
-    # Kernels ask programs for colours, of which none is in the message.
+    # Notebook kernels ask programs for colours, but the message must have none.
     ("acb_fuse.look({model!r}, threads=0)", "invalid value '0' for threads: a number"),
 )
 
@@ -35,7 +35,7 @@ class Notebook(Test):
 
 
 def told(output: object) -> str:
-    """The text of an output: of a stream, an error, or what is shown of a value."""
+    """Returns the text of an output: of a stream, of an error, or of a displayed value."""
     data = output.get("data", {})
     return output.get("text") or output.get("evalue") or data.get("text/html") or data.get("text/plain", "")
 

@@ -1,4 +1,4 @@
-"""The run in ONNX Runtime, which comes after the tool's own and never in its place."""
+"""Tests of the run in ONNX Runtime, which comes after the tool's own run and never replaces it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options: that all are there, are documented, reach the tool, and are named in its messages."""
+"""Tests that all options exist, are documented, reach the tool, and are named in its messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support import ACNET, BLOCKS, Test, needs
 import acb_fuse
 from acb_fuse import _options
 
-# Flags that are no option of one conversion from Python: of files and terminals, and of many models at once.
+# Flags without an option in Python: they are about files, terminals, or many models at once.
 NOT_OPTIONS = {"--output", "--look", "--check", "--out-dir", "--manifest", "--jobs", "--verbose", "--quiet", "--no-color",
                "--completions", "--man", "--help", "--version"}
 
@@ -25,7 +25,7 @@ class Signatures(Test):
             self.assertEqual(keywords.keys(), options.__annotations__.keys())
             self.assertEqual({each.default for each in keywords.values()}, {None})
             for name, each in keywords.items():
-                # As Python evaluates the texts of annotations differently from one version to the next.
+                # Python versions differ in whether they wrap the text of an annotation in a ForwardRef.
                 annotation = options.__annotations__[name]
                 self.assertEqual(each.annotation, getattr(annotation, "__forward_arg__", annotation), name)
 

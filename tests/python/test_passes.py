@@ -1,4 +1,4 @@
-"""Passes of other packages' pipelines."""
+"""Tests of the passes for other packages' pipelines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports: their types, and what is shown of them."""
+"""Tests of reports: their types, and how they are displayed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support import ACNET, NOT_RUN, PLAIN, SOURCE, Test
 import acb_fuse
 from acb_fuse import _shown
 
-# What Python adds to a report.
+# Fields that Python adds to a report.
 OWN = ("json", "onnxruntime")
 
 
@@ -83,7 +83,7 @@ class Shown(Test):
         self.assertIn("and 40 more", many._repr_html_())
 
 
-# Types and schemas in the same words: a dict, a list of one, what may be None in a pair, a plain type.
+# Types and JSON schemas in the same notation: a dict, a list of one, a pair with None if it is optional, a plain type.
 
 def of_type(kind: Any) -> Any:
     if is_dataclass(kind):

@@ -1,4 +1,4 @@
-"""What `mypy --strict` must accept, and what it must see: run by tests/wheel.sh, never executed."""
+"""Code that `mypy --strict` must accept, and errors that it must find: checked by tests/wheel.sh, never executed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def convert(source: Path, data: bytes, proto: onnx.ModelProto, model: onnx_ir.Mo
 
 
 def options(source: Path) -> acb_fuse.Report:
-    """Options of a call can be kept."""
+    """Keeps the options of a call in a dictionary."""
     kept: acb_fuse.FuseOptions = {"samples": 2, "verify": None, "equalize": "exact"}
     return acb_fuse.fuse(source, "out.onnx", **kept)
 
@@ -40,7 +40,7 @@ def mistakes(source: Path, data: bytes) -> None:
 
 
 def largest_error(source: Path) -> float | None:
-    """What users write: every optional part has to be asked for."""
+    """Reads a report as users do: every optional part has to be checked first."""
     try:
         report = acb_fuse.fuse(source, source.with_suffix(".deploy.onnx"), require_run=True, timeout=60)
     except acb_fuse.VerificationFailed as error:
