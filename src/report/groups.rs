@@ -40,8 +40,8 @@ impl Group<'_> {
         if is_same { &first.reason } else { &first.in_common }
     }
 
-    /// Returns the number of places of each kind, in the order in which the kinds appear: `2
-    /// norms`, `1 sum, 2 norms and 1 scale`.
+    /// Returns the number of places of each kind, in the order in which the kinds appear:
+    /// `2 norms`, `1 sum, 2 norms and 1 scale`.
     pub fn counted(&self) -> String {
         let counts = self.counts().into_iter();
         let counts = counts.map(|(what, count)| words::counted(count, &what.to_string()));

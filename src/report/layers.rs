@@ -6,7 +6,7 @@
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Layers {
-    /// The first layers, up to the bound of the pipeline.
+    /// The first layers, as many as a drawing may have.
     pub layers: Vec<Layer>,
     /// Number of layers beyond these.
     pub left_out: usize,

@@ -218,8 +218,8 @@ fn sizes(shape: &[usize]) -> String {
     if shape.is_empty() { "(a scalar)".to_owned() } else { times(shape) }
 }
 
-/// Returns the branches of a block and the number of its batch norms: `3×3 + 1×3, 2 batch
-/// norms`.
+/// Returns the branches of a block and the number of its batch norms:
+/// `3×3 + 1×3, 2 batch norms`.
 pub(crate) fn branches_and_norms(block: &BlockReport) -> String {
     if block.norms == 0 {
         return block.branches.clone();
