@@ -1,6 +1,6 @@
-//! The arguments, and what they ask of the library.
+//! The arguments of the command line, and the library's options that they stand for.
 //!
-//! Knows flags and their texts; not what becomes of a model.
+//! Knows flags and their texts; does not know how a model is converted.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -255,21 +255,21 @@ acb-fuse [OPTIONS] IN [OUT]
 const MORE: &str = "--help says more of each, with examples and exit codes.";
 
 impl Arguments {
-    /// Where the new model goes, if there is one.
+    /// Returns the path of the new model; `None` if none is written.
     pub fn place(&self) -> Option<&PathBuf> {
         let second = self.files.get(1).filter(|_| !self.only_looks());
         self.output.as_ref().or(second)
     }
 
-    /// Whether all files are models, of which none is written.
+    /// Whether all files are models that are only looked at.
     pub fn only_looks(&self) -> bool {
         self.look || self.check
     }
 
-    /// Whether the reports can go where they are to go.
+    /// Checks that the reports can be written where the arguments say, for one model or `many`.
     ///
     /// # Errors
-    /// Why one cannot.
+    /// Returns an error that says why one of them cannot.
     pub fn check_reports(&self, many: bool) -> Result<(), String> {
         let is_lines = |report: &Target| matches!(report, Target::Lines(_));
         let is_page = |report: &Target| matches!(report, Target::Html(_));
@@ -305,15 +305,15 @@ impl Arguments {
         Err(format!("--report: {why}"))
     }
 
-    /// How channels are scaled for 8 bits.
+    /// Returns how channels are scaled for 8 bits; `None` if they are not.
     pub fn scaling(&self) -> Option<Equalize> {
         self.equalize.or(self.r#for.as_ref().map(|_| Equalize::Best))
     }
 
-    /// What the library is asked for.
+    /// Returns the options of the library that the arguments stand for.
     ///
     /// # Errors
-    /// If a tensor that the models are to be run on cannot be read.
+    /// Returns an error if a tensor for the runs of the models cannot be read.
     pub fn options(&self) -> Result<Options, Exit> {
         let mut options = Options::default();
         options.verify = !self.no_verify;
@@ -356,10 +356,10 @@ impl Arguments {
     }
 }
 
-/// More threads than any machine has processors for would only take memory.
+/// Upper bound on the threads: no machine has more processors, and more would only take memory.
 pub const MOST_THREADS: usize = 1024;
 
-/// So many runs say no more than a few, and take a thousand times as long.
+/// Upper bound on the samples: 1000 tell no more than a few, and take 1000 times as long as one.
 const MOST_SAMPLES: usize = 1000;
 
 fn threads(text: &str) -> Result<usize, String> {
@@ -380,7 +380,7 @@ fn seconds(text: &str) -> Result<u64, String> {
     number.ok_or_else(|| "a number of seconds, 1 or more".to_owned())
 }
 
-/// A number that a difference can be compared with.
+/// Parses a number that a difference can be compared with.
 fn tolerance(text: &str) -> Result<f64, String> {
     not_negative(text).ok_or_else(|| "a tolerance is a number, 0 or more".to_owned())
 }
@@ -416,7 +416,7 @@ fn training_modes() -> impl TypedValueParser<Value = TrainingMode> {
     })
 }
 
-/// `NAME=1,3,224,224`, or with a colon, as other tools have it. A name may hold both.
+/// Parses `NAME=1,3,224,224`, or with a colon, as other tools write it; a name may hold either.
 fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
     let (name, sizes) = text.rsplit_once(['=', ':']).ok_or("expected NAME=SIZE,SIZE,…")?;
     let sizes: Result<Vec<usize>, _> = sizes.split(',').map(|size| size.trim().parse()).collect();

@@ -1,6 +1,6 @@
-//! How the process ends: its exit codes, and its messages with the flags that help.
+//! The end of the process: its exit codes, and its messages with the flags that help.
 //!
-//! The only place that knows a code; the texts of the flags are in
+//! Knows the exit codes, whose numbers stand here alone; the texts of the flags are in
 //! [`arguments`](super::arguments).
 
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use acb_fuse::{Endpoint, Error, Options, Setting, convert, told};
 
 use super::show::{GOES_ON, Screen, printable};
 
-/// Every exit code, and what it says.
+/// All exit codes, with their meanings.
 pub const CODES: [(i32, &str); 10] = [
     (0, "success: the model was written, or inspected if no OUT was given"),
     (1, "the model is invalid, or no ONNX model"),
@@ -25,37 +25,38 @@ pub const CODES: [(i32, &str); 10] = [
     (INTERRUPTED, "interrupted"),
 ];
 
-/// As shells have it for a process that was interrupted.
+/// The exit code that shells use for a process that was interrupted.
 pub const INTERRUPTED: i32 = 130;
 
-/// How many new models there may be.
+/// How many new models the process may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Targets {
-    /// One at most.
+    /// At most one.
     One,
     /// One for each model.
     Many,
 }
 
-/// What the process says, and the code that it ends with, if that is not 0.
+/// The message and the exit code of a process that does not end with 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
     /// The line on standard error.
     pub message: String,
     /// The exit code.
     pub code: u8,
-    /// Whether a report of it would take the place of a file that is not ours to lose.
+    /// Whether reports must not be written, because one would replace a file that has another
+    /// role.
     pub spares_reports: bool,
 }
 
 impl Exit {
-    /// What was asked for makes no sense.
+    /// The exit for arguments that make no sense.
     pub fn of_usage(message: String) -> Self {
         Exit { message, code: 2, spares_reports: false }
     }
 
-    /// `--check` was given, and of the model so many blocks can be fused, and so many nodes
-    /// in training mode be converted to inference.
+    /// The exit for `--check` if `blocks` of the model can be fused, and `converted` nodes in
+    /// training mode can be converted to inference.
     fn of_check(file: &str, blocks: usize, converted: usize) -> Self {
         let count = |count: usize, what: &str| {
             let s = if count == 1 { "" } else { "s" };
@@ -69,7 +70,7 @@ impl Exit {
         Exit { message, code: 5, spares_reports: false }
     }
 
-    /// `--timeout` is over, in this stage.
+    /// The exit for `--timeout` when the time is over in this stage.
     pub fn of_time(seconds: u64, stage: &str, targets: Targets) -> Self {
         let left = match (targets, stage) {
             (Targets::Many, _) => "every target holds its old file or the complete new one",
@@ -85,19 +86,19 @@ impl Exit {
         Exit { message, code: 7, spares_reports: false }
     }
 
-    /// What it is about: what `--check` has found is no failure.
+    /// Returns the tone of the message: what `--check` has found is no failure.
     pub fn tone(&self) -> Tone {
         if self.code == 5 { Tone::Warning } else { Tone::Bad }
     }
 
-    /// Says it on standard error.
+    /// Writes the message to standard error.
     pub fn say(self, screen: &Screen) -> ExitCode {
         let message = printable(&self.message, |_| false);
         eprintln!("{}", screen.headed(self.tone(), "acb-fuse:", &message, GOES_ON));
         ExitCode::from(self.code)
     }
 
-    /// The same in a report.
+    /// Returns the error for a report.
     pub fn reported(&self) -> ReportedError {
         ReportedError::of_process(self.message.clone(), self.code)
     }
@@ -115,7 +116,7 @@ impl From<Error> for Exit {
     }
 }
 
-/// The exit code of each error.
+/// Returns the exit code of an error.
 fn code(error: &Error) -> u8 {
     match error {
         Error::Input { .. }
@@ -130,12 +131,12 @@ fn code(error: &Error) -> u8 {
         error if error.may_pass() => 6,
         error if error.io().is_some() => 8,
         Error::NotRun { .. } | Error::TooLong { .. } | Error::NoMemory { .. } => 7,
-        // Of an invalid model, and of any error that is not known here.
+        // Errors of an invalid model, and errors that are not known here.
         _ => 1,
     }
 }
 
-/// The flag of a setting.
+/// Returns the flag of a setting.
 fn flag(setting: &Setting) -> String {
     match setting {
         Setting::InputShape { input, example } => format!("--input-shape {input}={example}"),
@@ -153,7 +154,7 @@ fn flag(setting: &Setting) -> String {
     }
 }
 
-/// What helps where the message names no setting.
+/// Returns what helps against errors whose message names no setting.
 fn remedy(error: &Error) -> Option<&'static str> {
     match error {
         Error::NoMemory { .. } => Some("a higher `ulimit -v` allows more"),
@@ -163,7 +164,7 @@ fn remedy(error: &Error) -> Option<&'static str> {
     }
 }
 
-/// Converts a model. The report tells also of a conversion that failed, as far as it came.
+/// Converts a model. The report also describes a conversion that failed, as far as it came.
 pub fn converted(
     input: &Endpoint,
     output: Option<&Endpoint>,
@@ -181,7 +182,8 @@ pub fn converted(
     (report, result)
 }
 
-/// What `--check` makes of a look: an error, if something can be fused or converted.
+/// Returns the result of `--check` from that of a look: an error if something can be fused or
+/// converted.
 pub fn checked(looked: (Report, Result<(), Exit>)) -> (Report, Result<(), Exit>) {
     let (mut report, result) = looked;
     let (blocks, nodes) = (report.blocks.len(), report.notes.converted_nodes.len());

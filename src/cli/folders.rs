@@ -1,6 +1,6 @@
-//! Models that are named by the folder that they lie in.
+//! Models that are named by a folder that holds them.
 //!
-//! Knows names of files; not what they hold.
+//! Knows names of files; does not know what the files hold.
 
 use std::fs;
 use std::io;
@@ -10,14 +10,14 @@ use acb_fuse::Error;
 
 use super::exit::Exit;
 
-/// How models end.
+/// The ending of a model's file name.
 const ENDING: &str = "onnx";
 
-/// `file`; of a folder, all models in it and below, by name. A link to a folder below is not
-/// followed, so that there is an end.
+/// Returns `file` itself, or, if it is a folder, all models in it and below it, sorted by path.
+/// Links to folders below it are not followed, because they might lead in circles.
 ///
 /// # Errors
-/// If a folder cannot be read, or holds no model.
+/// Returns an error if a folder cannot be read, or holds no model.
 pub fn models(file: &Path) -> Result<Vec<PathBuf>, Exit> {
     if !file.is_dir() {
         return Ok(vec![file.to_owned()]);
@@ -60,7 +60,7 @@ mod tests {
         }
         let names = ["a.ONNX", "b/d.onnx", "c.onnx"].map(path);
         assert_eq!(models(folder.path()).unwrap(), names);
-        // A file is itself, and whether it is there is for others to say.
+        // A file stands for itself; whoever reads it reports whether it exists.
         assert_eq!(models(&path("x")).unwrap(), [path("x")]);
         assert_eq!(models(&path("b/none")).unwrap_err().code, 2);
     }

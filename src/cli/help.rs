@@ -1,4 +1,4 @@
-//! What `--help`, `-h` and the manual say, in lines that fit a terminal.
+//! The texts of `--help`, `-h` and the manual page, in lines that fit a terminal.
 //!
 //! Knows how wide a line is; the texts of the flags are in [`arguments`](super::arguments).
 
@@ -10,13 +10,13 @@ use super::arguments::Arguments;
 use super::exit::CODES;
 use super::wrap::wrapped;
 
-/// So many columns every terminal has.
+/// Number of columns that every terminal has.
 const COLUMNS: usize = 80;
 
-/// So far clap indents the texts of `--help`.
+/// Number of columns by which clap indents the texts of `--help`.
 const INDENT: usize = 10;
 
-/// The command with all its texts, each line of which fits.
+/// Returns the command with all its texts, broken into lines that fit a terminal.
 pub fn command() -> Command {
     let command = manual().mut_args(|arg: Arg| match arg.get_long_help() {
         Some(help) => {
@@ -32,15 +32,15 @@ pub fn command() -> Command {
     }
 }
 
-/// The same for readers that break lines themselves.
+/// Returns the command with unbroken texts, for programs that break lines themselves.
 pub fn manual() -> Command {
     Arguments::command().after_long_help(ending())
 }
 
-/// The manual page, as `man` reads it.
+/// Writes the manual page in the format of `man`.
 ///
 /// # Errors
-/// If it cannot be written.
+/// Returns an error if it cannot be written.
 pub fn write_manual_page(out: &mut dyn Write) -> io::Result<()> {
     let page = clap_mangen::Man::new(Arguments::command());
     page.render_title(out)?;
@@ -56,9 +56,10 @@ pub fn write_manual_page(out: &mut dyn Write) -> io::Result<()> {
     page.render_version_section(out)
 }
 
-/// A section of the manual page: a list of things, and what each of them means.
+/// Returns a section of the manual page: a list of entries, each with its meaning.
 fn section(title: &str, entries: &[(impl AsRef<str>, &str)]) -> String {
-    // A dash that is to be typed, and no hyphen; a line of text that begins with no command.
+    // roff needs `\-` for a minus sign that can be copied; `\&` keeps a line from being read as
+    // a request.
     let escaped = |text: &str| text.replace('\\', "\\e").replace('-', "\\-");
     let entry = |(thing, meaning): &(_, &str)| {
         let thing: &str = AsRef::as_ref(thing);
@@ -67,7 +68,7 @@ fn section(title: &str, entries: &[(impl AsRef<str>, &str)]) -> String {
     format!(".SH \"{title}\"\n{}", entries.iter().map(entry).collect::<String>())
 }
 
-/// Examples, exit codes and variables.
+/// Returns the end of `--help`: examples, exit codes and environment variables.
 fn ending() -> String {
     let example = |(command, meaning): &(&str, &str)| match command.len() {
         ..=EXAMPLE => format!("  {command:EXAMPLE$} {meaning}\n"),
@@ -83,7 +84,7 @@ fn ending() -> String {
     )
 }
 
-/// So long an example may be for its meaning to stand beside it.
+/// Upper bound on the length of an example that has its meaning beside it.
 const EXAMPLE: usize = 38;
 
 const EXAMPLES: [(&str, &str); 10] = [

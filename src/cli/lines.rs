@@ -1,6 +1,6 @@
-//! What is said of each of many models, and of all together.
+//! The line about each of many models, and the line about all of them.
 //!
-//! Knows reports and how they ended; not where a line goes.
+//! Knows reports and how they ended; does not know where a line goes.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use acb_fuse::report::{Ending, Mode, Outcome, Report};
 
 use super::exit::Exit;
 
-/// What became of one model, in a line.
+/// The line about one model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelLine {
-    /// How it ended, which colours the line.
+    /// How the conversion ended, which decides the colour of the line.
     pub tone: Tone,
-    /// The same in a word.
+    /// How the conversion ended, in one word.
     pub word: &'static str,
     /// The model, and what was done with it.
     pub text: String,
 }
 
-/// What became of one `model`.
+/// Returns the line about the model called `model`.
 pub fn line(model: &str, report: &Report, result: &Result<(), Exit>) -> ModelLine {
     if let Err(exit) = result {
-        // A look that found something has not failed.
+        // A look that found something to fuse did not fail.
         let word = if report.outcome == Ending::Failed { "failed" } else { "found" };
         let text = format!("{} (exit code {})", exit.message, exit.code);
         return ModelLine { tone: exit.tone(), word, text };
@@ -61,8 +61,8 @@ pub fn line(model: &str, report: &Report, result: &Result<(), Exit>) -> ModelLin
     ModelLine { tone, word, text }
 }
 
-/// Why nothing is fused where something was left alone: the first reason, and how many more
-/// places there are.
+/// Says why nothing is fused if something was left alone: the first reason, and the number of
+/// other places.
 fn why(report: &Report) -> String {
     let Some((first, others)) = report.near_misses.split_first() else { return String::new() };
     let more = match others.len() {
@@ -72,7 +72,7 @@ fn why(report: &Report) -> String {
     format!(" (left alone: {}: {}{more})", first.node, first.reason)
 }
 
-/// What became of all models.
+/// The sums over all models.
 #[derive(Default)]
 pub struct Totals {
     models: usize,
@@ -85,7 +85,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Adds what became of one.
+    /// Adds the report of one model.
     pub fn add(&mut self, report: &Report) {
         let has_failed = report.outcome == Ending::Failed;
         let add = |sum: &mut usize, more: usize| *sum = sum.saturating_add(more);
@@ -105,7 +105,7 @@ impl Totals {
         }
     }
 
-    /// In a line; nodes are of the models that did not fail.
+    /// Returns the line about all models; its nodes are those of the models that did not fail.
     pub fn line(&self, took: Duration) -> ModelLine {
         let [before, after] = self.nodes;
         let unchanged = self.models.saturating_sub(self.changed).saturating_sub(self.failed);
@@ -128,7 +128,7 @@ impl Totals {
         ModelLine { tone, word: "total", text }
     }
 
-    /// How many models were not checked, and what to do; nothing if all were.
+    /// Says how many models were not checked, and what to do about it; empty if all were.
     fn unchecked(&self) -> String {
         let counts = [(self.not_run, "NOT RUN"), (self.not_verified, "NOT VERIFIED")];
         let counts = counts.iter().filter(|(count, _)| *count > 0);

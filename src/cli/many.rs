@@ -1,6 +1,6 @@
-//! Many models: one line each, and on after a failure.
+//! Many models: a line for each, and a failure does not stop the others.
 //!
-//! Knows files, threads and exit codes; how one model is converted is for the library to say.
+//! Knows files, threads and exit codes; the library converts each model.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -30,17 +30,17 @@ use super::places::unwritten;
 use super::show::{self, Screen, printable};
 use super::stage;
 
-/// One model, and where it goes.
+/// A model to convert or to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
-    /// The model.
+    /// The path of the model.
     pub input: PathBuf,
-    /// The new one; `None` only looks.
+    /// The path of the new model; `None` if the model is only looked at.
     pub output: Option<PathBuf>,
 }
 
 impl Job {
-    /// From where to where.
+    /// Returns both paths, as the line about the model shows them.
     fn shown(&self) -> String {
         let input = self.input.display();
         match &self.output {
@@ -50,10 +50,11 @@ impl Job {
     }
 }
 
-/// The models, if they are many.
+/// Returns a job for each model; `None` if there is only one model.
 ///
 /// # Errors
-/// If the arguments do not fit each other, or the models' places do not.
+/// Returns an error if the arguments do not fit each other, two files would have the same path,
+/// or a folder or the manifest cannot be read or made.
 pub fn jobs(arguments: &Arguments) -> Result<Option<Vec<Job>>, Exit> {
     let jobs = match (&arguments.out_dir, &arguments.manifest, arguments.files.as_slice()) {
         (Some(folder), ..) => into_folder(&arguments.files, folder)?,
@@ -78,7 +79,7 @@ pub fn jobs(arguments: &Arguments) -> Result<Option<Vec<Job>>, Exit> {
     Ok(Some(jobs))
 }
 
-/// Whether the `files` are as many as what is asked for needs.
+/// Checks that `files` and the other arguments fit each other.
 fn fits(arguments: &Arguments, files: &[PathBuf]) -> Result<(), Exit> {
     let has_place = arguments.place().is_some();
     let why_not = match files {
@@ -103,7 +104,7 @@ fn fits(arguments: &Arguments, files: &[PathBuf]) -> Result<(), Exit> {
     Err(Exit::of_usage(why_not.to_owned()))
 }
 
-/// Whether what is asked for can be done with one model.
+/// Checks that the arguments can be used with one model, for which there are no jobs.
 fn fits_one(arguments: &Arguments) -> Result<Option<Vec<Job>>, Exit> {
     if arguments.jobs.is_none() {
         return Ok(None);
@@ -113,7 +114,7 @@ fn fits_one(arguments: &Arguments) -> Result<Option<Vec<Job>>, Exit> {
     Err(Exit::of_usage(why.to_owned()))
 }
 
-/// A look at each of `files`, and at each model in those that are folders.
+/// Returns a look at each of `files`, and at each model in those that are folders.
 fn looks(files: &[PathBuf]) -> Result<Vec<Job>, Exit> {
     let mut jobs = Vec::with_capacity(files.len());
     for file in files {
@@ -123,17 +124,17 @@ fn looks(files: &[PathBuf]) -> Result<Vec<Job>, Exit> {
     Ok(jobs)
 }
 
-/// Does all `jobs`, says a line of each, and writes one of its report. The exit code is that
-/// of the first that failed.
+/// Does all `jobs`, prints a line about each, and writes a line of its report. The exit code is
+/// that of the first job that failed.
 ///
 /// # Errors
-/// If the reports cannot be written.
+/// Returns an error if the reports cannot be written.
 pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
     let mut options = arguments.options()?;
-    // Their bars would write over each other.
+    // Several progress bars would overwrite each other.
     options.progress = stage::note;
     let skips = skips(jobs, &options)?;
-    // No side file that is made for one model goes where another one is to stand.
+    // A side file made for one model must not stand where the output of another goes.
     let taken = called_like_side_files(jobs);
     let options = |index: usize| {
         let mut options = options.clone();
@@ -166,7 +167,7 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
             Ok(()) => writeln!(io::stdout(), "{}", shown(&line, &stdout)),
         };
     };
-    // What keeps a report from being written ends the command; a failed model is its result.
+    // A report that cannot be written makes the command fail; a failed model is a result of it.
     let mut with_reports = |out: &mut dyn Write| {
         let mut written = Ok(());
         let failure = work(jobs, at_a_time, &convert, |index, job, report, result| {
@@ -203,7 +204,8 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
     Ok(failure.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.code)))
 }
 
-/// A line of one model, or of all. That a check is missing cannot be overlooked.
+/// Returns the line about one model, or about all. A missing check is coloured over the whole
+/// line, so that it is not overlooked.
 fn shown(line: &ModelLine, screen: &Screen) -> String {
     let head = format!("{:<7}", line.word);
     let indent = head.len().saturating_add(1);
@@ -217,16 +219,16 @@ fn shown(line: &ModelLine, screen: &Screen) -> String {
     }
 }
 
-/// The page that leads to those of all models, if it is asked for.
+/// Returns the target of the index page, if it is asked for.
 fn index_page(arguments: &Arguments) -> Option<&Target> {
     arguments.report.iter().find(|target| matches!(target, Target::Html(_)))
 }
 
-/// Each of `files` into `folder`; each model in those that are folders at its place there, but
-/// for what lies in `folder` itself.
+/// Returns the jobs that convert each of `files` into `folder`. A model of a folder keeps its
+/// path below that folder; models in `folder` itself, which are results, are left out.
 fn into_folder(files: &[PathBuf], folder: &Path) -> Result<Vec<Job>, Exit> {
     let mut jobs = Vec::with_capacity(files.len());
-    // However it is written: `.` holds `./out`.
+    // Paths are resolved before they are compared: `.` holds `./out`.
     let results = folder.canonicalize().ok();
     let is_result = |model: &Path| {
         let model = model.canonicalize().ok();
@@ -247,8 +249,8 @@ fn into_folder(files: &[PathBuf], folder: &Path) -> Result<Vec<Job>, Exit> {
     Ok(jobs)
 }
 
-/// The jobs in a manifest: a JSON object with `input` and `output` per line, seen from the
-/// folder of the manifest.
+/// Reads the jobs of a manifest, which has on each line a JSON object with `input` and `output`,
+/// relative to the manifest's folder.
 fn of_manifest(path: &Path) -> Result<Vec<Job>, Exit> {
     let beside = path.parent().unwrap_or(Path::new(""));
     let unread = |source| Error::Read { file: path.display().to_string(), source };
@@ -267,7 +269,7 @@ fn of_manifest(path: &Path) -> Result<Vec<Job>, Exit> {
     lines.map(job).collect()
 }
 
-/// Whether no file that one of `jobs` writes is written or read by another, nor a report's or
+/// Checks that no file that a job writes is written or read by another job, is a report, or is
 /// the manifest.
 fn check_places(jobs: &[Job], arguments: &Arguments) -> Result<(), String> {
     let mut outputs: HashMap<FileKey, usize> = HashMap::new();
@@ -324,7 +326,8 @@ fn check_places(jobs: &[Job], arguments: &Arguments) -> Result<(), String> {
     Ok(())
 }
 
-/// The side files that a job reads, and those that its new model may find beside it.
+/// Returns the side files that a job reads, at their paths beside the model and beside the new
+/// one.
 fn weights(job: &Job) -> Vec<PathBuf> {
     let beside = |path: &Path, name: &str| path.with_file_name(name);
     let names = side_file_names(&job.input);
@@ -332,17 +335,17 @@ fn weights(job: &Job) -> Vec<PathBuf> {
     names.iter().flat_map(|name| models().map(|model| beside(model, name))).collect()
 }
 
-/// The outputs that are called as a side file of another could be.
+/// Returns the outputs whose names end like that of a side file that is made for another model.
 fn called_like_side_files(jobs: &[Job]) -> Vec<PathBuf> {
     let outputs = jobs.iter().filter_map(|job| job.output.clone());
     let ending = |path: &PathBuf| path.extension().map(|ending| ending.to_ascii_lowercase());
     outputs.filter(|output| ending(output).is_some_and(|ending| ending == "data")).collect()
 }
 
-/// Per job, which blocks are left alone: those of the names that its model has.
+/// Returns for each job the blocks that are left alone: those `--skip` names that its model has.
 ///
 /// # Errors
-/// If none of the models has one of the names.
+/// Returns an error if one of these names is in no model.
 fn skips(jobs: &[Job], options: &Options) -> Result<Vec<Vec<String>>, Exit> {
     let mut blocks: BTreeSet<String> = BTreeSet::new();
     let mut known: BTreeSet<&String> = BTreeSet::new();
@@ -367,8 +370,8 @@ fn skips(jobs: &[Job], options: &Options) -> Result<Vec<Vec<String>>, Exit> {
     Ok(skips)
 }
 
-/// Does all `jobs`, `at_a_time` of them at once, and hands each result to `said` as it
-/// comes. The first failure in the order of the jobs, if there is one.
+/// Does all `jobs`, `at_a_time` of them at once, and hands each result to `said` as it comes.
+/// Returns the first failure in the order of the jobs, if there is one.
 fn work(
     jobs: &[Job],
     at_a_time: usize,
@@ -421,7 +424,7 @@ mod tests {
         let placed = |name: &str| out.join(name).to_str().unwrap().to_owned();
         assert_eq!(jobs, [job("a/x.onnx", &placed("x.onnx")), job("y.onnx", &placed("y.onnx"))]);
         assert!(into_folder(&files(&["no/such/.."]), &out).is_err());
-        // A folder without models.
+        // This folder holds no models.
         assert!(into_folder(&[folder.path().to_owned()], &out).is_err());
 
         let two = "{\"input\": \"a\", \"output\": \"b\"}\n\n{\"output\":\"d\",\"input\":\"c\"}\n";

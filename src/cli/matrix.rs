@@ -1,20 +1,21 @@
-//! The average magnitudes of the fused kernels (paper, Fig. 6) in a terminal: what a summary in
-//! detail adds.
+//! The average magnitudes of the fused kernels (paper, Fig. 6) as matrices on a terminal, which
+//! a verbose summary adds.
 //!
 //! Knows what fits a terminal, and its colours; the numbers are the report's.
 
 use acb_fuse::report::words::counted;
 use acb_fuse::report::{Average, Report};
 
-/// Wider matrices do not fit a terminal, taller ones do not help.
+/// Upper bound on the columns of a matrix, and its square on the cells: wider matrices do not
+/// fit a terminal, and taller ones do not help.
 const MOST: usize = 31;
 
-/// One matrix per size of kernel, as plain numbers.
+/// Returns one matrix for each size of kernel, as plain numbers.
 pub fn averages(report: &Report) -> String {
     matrices(report, plain)
 }
 
-/// The same on backgrounds that are the lighter the larger the number.
+/// Returns the same matrices with a background for each number, lighter for larger numbers.
 pub fn averages_in_colours(report: &Report) -> String {
     matrices(report, coloured)
 }
@@ -29,7 +30,7 @@ fn matrices(report: &Report, cell: fn(f64) -> String) -> String {
     averages.iter().map(matrix).collect()
 }
 
-/// The `values` of a kernel of such a size, as lines of `cell`s.
+/// Formats the `values` of a kernel with the sizes `kernel` as lines of `cell`s.
 fn rows(kernel: &[usize], values: &[f64], cell: fn(f64) -> String) -> String {
     let columns = kernel.last().copied().unwrap_or(1);
     if columns > MOST || values.len() > MOST.saturating_mul(MOST) {
@@ -42,12 +43,12 @@ fn rows(kernel: &[usize], values: &[f64], cell: fn(f64) -> String) -> String {
     values.chunks(columns.max(1)).map(line).collect()
 }
 
-/// A number as it is.
+/// Formats a number without colours.
 fn plain(value: f64) -> String {
     format!(" {value:.3}")
 }
 
-/// A number on one of the 24 greys of a terminal with 256 colours.
+/// Formats a number on one of the 24 greys of a terminal with 256 colours.
 fn coloured(value: f64) -> String {
     let grey = (value * 23.0).round().clamp(0.0, 23.0) as u8;
     let ink = if grey < 12 { 255 } else { 232 };

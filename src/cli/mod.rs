@@ -1,7 +1,8 @@
-//! The command line: what was asked for, for one file or many, and what to say.
+//! The command line: reads what is asked for, has it done for one model or many, and prints the
+//! result.
 //!
-//! Flags, exit codes, the terminal and the process are known here, and here only; of the
-//! library, its public face.
+//! Knows the public interface of the library; flags, exit codes, the terminal and the process
+//! are known here alone.
 
 pub mod arguments;
 mod exit;
@@ -28,10 +29,10 @@ use arguments::{Arguments, MOST_THREADS};
 use exit::{Exit, INTERRUPTED, Targets};
 use show::Screen;
 
-/// Does what was asked for, and says how it ended.
+/// Carries out the command, and prints an error if it fails.
 pub fn carry_out(arguments: &Arguments) -> ExitCode {
     if let Some(shell) = arguments.completions {
-        // Whoever reads them may have enough before their end.
+        // A reader may close the pipe before the end, which is no failure.
         let mut text = Vec::new();
         clap_complete::generate(shell, &mut help::manual(), "acb-fuse", &mut text);
         let _ = io::stdout().write_all(&text);
@@ -43,7 +44,7 @@ pub fn carry_out(arguments: &Arguments) -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         };
     }
-    // Told to end, the process takes its temporary files away.
+    // A process that is told to end removes its temporary files.
     let _ = ctrlc::set_handler(|| {
         remove_staged();
         std::process::exit(INTERRUPTED);
@@ -57,10 +58,10 @@ pub fn carry_out(arguments: &Arguments) -> ExitCode {
     started.and_then(|()| fuse(arguments)).unwrap_or_else(|exit| exit.say(&screen))
 }
 
-/// What says how many processors are used, if no flag does.
+/// The environment variable that sets the number of threads if no flag does.
 const THREADS_VARIABLE: &str = "RAYON_NUM_THREADS";
 
-/// Starts those that blocks are fused on.
+/// Starts the threads on which blocks are fused.
 fn start_threads(arguments: &Arguments) -> Result<(), Exit> {
     let of_environment = || std::env::var(THREADS_VARIABLE).ok()?.parse().ok();
     let threads = arguments.threads.or_else(of_environment).unwrap_or_default();
@@ -68,7 +69,7 @@ fn start_threads(arguments: &Arguments) -> Result<(), Exit> {
         let most = format!("{THREADS_VARIABLE}: a number from 1 to {MOST_THREADS}");
         return Err(Exit::of_usage(most));
     }
-    // Nothing was done in parallel yet, so nobody has built it.
+    // Nothing has run in parallel yet, so the global pool is not built yet.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     let fewer = "cannot start that many threads; give a smaller --threads";
     pool.map_err(|error| Exit::of_usage(format!("{fewer}: {error}")))

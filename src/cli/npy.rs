@@ -1,13 +1,13 @@
-//! Arrays as NumPy saves them (`.npy`, format versions 1 to 3), and several in an archive
-//! (`.npz`, as `numpy.savez` writes it).
+//! Arrays as NumPy saves them (`.npy`, format versions 1 to 3), and archives of several arrays
+//! (`.npz`, as `numpy.savez` writes them).
 //!
-//! Knows bytes; neither files nor what an array is for.
+//! Knows bytes; does not know files or what an array is for.
 
 use acb_fuse::Array;
 use half::f16;
 use ndarray::{ArrayD, IxDyn, ShapeBuilder};
 
-/// The array in a file of this content; else what is wrong with it.
+/// Reads the array from the content of a `.npy` file, or returns what is wrong with it.
 pub fn read(bytes: &[u8]) -> Result<Array, String> {
     let (header, data) = split(bytes).ok_or("it is not a .npy file")?;
     let kind = value_of(header, "descr").ok_or("its header names no type")?;
@@ -32,7 +32,7 @@ pub fn read(bytes: &[u8]) -> Result<Array, String> {
     }
 }
 
-/// All arrays of an archive, by name.
+/// Reads all arrays of an archive, each with its name.
 pub fn read_archive(bytes: &[u8]) -> Result<Vec<(String, Array)>, String> {
     let files = files(bytes).ok_or("it is not an archive of numpy.savez")?;
     let array = |(name, method, data): (&str, u16, &[u8])| {
@@ -45,8 +45,8 @@ pub fn read_archive(bytes: &[u8]) -> Result<Vec<(String, Array)>, String> {
     files.into_iter().map(array).collect()
 }
 
-/// Name, compression method and data of every file of a zip archive, from the directory at
-/// its end (PKWARE's APPNOTE, 4.3).
+/// Returns name, compression method and data of every file of a zip archive, from the directory
+/// at its end (PKWARE's APPNOTE, 4.3).
 fn files(bytes: &[u8]) -> Option<Vec<(&str, u16, &[u8])>> {
     let short = |at: &[u8], from: usize| Some(u16::from_le_bytes(*at.get(from..)?.first_chunk()?));
     let long = |at: &[u8], from: usize| {
@@ -63,7 +63,7 @@ fn files(bytes: &[u8]) -> Option<Vec<(&str, u16, &[u8])>> {
         let [Some(name), Some(extra), Some(comment)] = lengths else { return None };
         let (text, rest) = entry.get(42..)?.split_at_checked(name)?;
         entry = rest.get(extra..)?.get(comment..)?;
-        // The file's own header has a name and extras of its own.
+        // The local file header before the data has a name and extra fields of its own.
         let header = bytes.get(local..)?.strip_prefix(b"PK\x03\x04")?;
         let data = header.get(26..)?.get(usize::from(short(header, 22)?)..)?;
         let data = data.get(usize::from(short(header, 24)?)..)?.get(..length)?;
@@ -72,7 +72,7 @@ fn files(bytes: &[u8]) -> Option<Vec<(&str, u16, &[u8])>> {
     Some(files)
 }
 
-/// The header, a Python dictionary in words, and what follows it.
+/// Splits a file into the header, which is the text of a Python dictionary, and the data.
 fn split(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let (&version, rest) = bytes.strip_prefix(b"\x93NUMPY")?.split_first()?;
     let rest = rest.get(1..)?;
@@ -90,7 +90,7 @@ fn split(bytes: &[u8]) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(header).ok()?, data))
 }
 
-/// The simple value of a key.
+/// Returns the value of a key, as text; it must not contain a comma.
 fn value_of<'h>(header: &'h str, key: &str) -> Option<&'h str> {
     let (_, behind) = header.split_once(&format!("'{key}':"))?;
     behind.split([',', '}']).next().map(str::trim)
@@ -128,7 +128,7 @@ mod tests {
         Ok(Array::Float(ArrayD::from_shape_vec(shape, values.to_vec()).unwrap()))
     }
 
-    /// An archive of stored files.
+    /// Returns an archive of uncompressed files.
     fn archive(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
         let (mut bytes, mut directory) = (Vec::new(), Vec::new());
         for (name, data) in files {
@@ -136,7 +136,7 @@ mod tests {
             let (length, name_length) =
                 ((data.len() as u32).to_le_bytes(), (name.len() as u16).to_le_bytes());
             let times = [20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-            // NumPy writes 64-bit lengths into the extras of the file's own header.
+            // NumPy writes 64-bit lengths into the extra fields of the local file header.
             let (unknown, extra) = ([255; 8], [4u8, 0]);
             bytes.extend([b"PK\x03\x04", &times[..], &unknown, &name_length, &extra].concat());
             bytes.extend([name.as_bytes(), &[1, 0, 0, 0], data].concat());

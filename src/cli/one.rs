@@ -1,6 +1,6 @@
-//! One model: what was done with it is shown, and written as reports.
+//! One model: converts it, prints the summary, and writes the reports.
 //!
-//! Knows where output goes, and not what a report says.
+//! Knows where output goes; does not know what a report says.
 
 use std::io::{self, Write};
 
@@ -19,7 +19,7 @@ use super::show::{self, Screen};
 /// Looks at the model, or converts it.
 ///
 /// # Errors
-/// How the process ends, if not well.
+/// Returns the message and exit code of a command that fails.
 pub fn one(arguments: &Arguments) -> Result<(), Exit> {
     let Some(input) = arguments.files.first() else { return Ok(()) };
     let input = places::endpoint(input);
@@ -34,7 +34,7 @@ pub fn one(arguments: &Arguments) -> Result<(), Exit> {
         return result;
     }
     if result.is_ok() && !arguments.quiet {
-        // The model or the report itself may go to standard output.
+        // If the model or a report goes to standard output, the summary goes to standard error.
         let taken = output == Some(Endpoint::Pipe) || arguments.report.contains(&Target::Pipe);
         let _ = if taken {
             let screen = Screen::stderr(arguments.no_color);
@@ -55,7 +55,7 @@ pub fn one(arguments: &Arguments) -> Result<(), Exit> {
     result.and(written.map_err(Exit::from))
 }
 
-/// What is shown of a conversion that came to its end.
+/// Returns the summary of a conversion that did not fail.
 fn summary(report: &Report, arguments: &Arguments, screen: &Screen) -> String {
     let mut shown = String::new();
     let mut show = |tone: Tone, text: &str| {
@@ -82,7 +82,7 @@ fn summary(report: &Report, arguments: &Arguments, screen: &Screen) -> String {
     shown
 }
 
-/// What helps where a check is missing.
+/// Returns what a user can do if a check is missing.
 fn what_to_do(tone: Tone) -> Option<&'static str> {
     match tone {
         Tone::NotVerified => Some(

@@ -1,6 +1,6 @@
 //! The pages of many models: one for each, in a folder beside the index of all.
 //!
-//! Knows names of files; not what a page says.
+//! Knows names of files; does not know what a page says.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,29 +14,30 @@ use acb_fuse::report::target::Target;
 
 use super::places::unwritten;
 
-/// So many characters of a model's name are in that of its page.
+/// Upper bound on the characters of a model's name in the name of its page.
 const CHARACTERS: usize = 80;
 
-/// The index, and what it says of the models that are done.
+/// The index, with the rows of the models that are done.
 pub struct Pages {
     target: Target,
-    /// Where the pages of the models are.
+    /// The folder of the models' pages.
     folder: PathBuf,
-    /// By the numbers of the models.
+    /// The rows by the numbers of the models.
     rows: BTreeMap<usize, IndexRow>,
     origin: Origin,
 }
 
-/// The folder of the pages that belong to the index `path`: `all.pages` beside `all.html`.
+/// Returns the folder of the pages that belong to the index `path`: `all.pages` beside
+/// `all.html`.
 pub fn folder_of_pages(path: &Path) -> PathBuf {
     path.with_extension("pages")
 }
 
 impl Pages {
-    /// Those of the index at `path`, whose folder is made.
+    /// Begins the pages that belong to the index `path`, and creates their folder.
     ///
     /// # Errors
-    /// If the index, or a page, could not be written.
+    /// Returns an error if the index or a page could not be written.
     pub fn begin(path: &Path, origin: Origin) -> Result<Self, Error> {
         let (target, folder) = (Target::Html(path.to_owned()), folder_of_pages(path));
         target.check().map_err(|source| unwritten(&target, source))?;
@@ -45,10 +46,10 @@ impl Pages {
         Ok(Pages { target, folder, rows: BTreeMap::new(), origin })
     }
 
-    /// Writes the page of the model of this `number`.
+    /// Writes the page of the model with this `number`.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Returns the error of the file system.
     pub fn add(&mut self, number: usize, report: &Report) -> io::Result<()> {
         let name = page_name(number, &report.input.path);
         Target::Html(self.folder.join(&name)).write(report, &self.origin)?;
@@ -60,7 +61,7 @@ impl Pages {
     /// Writes the index of the models that are done.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Returns the error of the file system.
     pub fn finish(self) -> Result<(), Error> {
         let rows: Vec<IndexRow> = self.rows.into_values().collect();
         let page = index(&rows, &self.origin);
@@ -69,7 +70,7 @@ impl Pages {
     }
 }
 
-/// `0007-resnet18.onnx.html` of the model `model`, whose number is 6.
+/// Returns the name of a page: `0007-resnet18.onnx.html` for a `model` with the `number` 6.
 fn page_name(number: usize, model: &str) -> String {
     let name = Path::new(model).file_name().unwrap_or_default().to_string_lossy();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -78,7 +79,7 @@ fn page_name(number: usize, model: &str) -> String {
     format!("{:04}-{name}.html", number.saturating_add(1))
 }
 
-/// A name as part of a link.
+/// Returns a name in percent-encoding, as part of a link.
 fn encoded(name: &str) -> String {
     let byte = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {

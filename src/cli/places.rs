@@ -1,6 +1,6 @@
-//! Where models and reports come from and go, as arguments name them.
+//! Where models and reports come from and go to, as arguments name them.
 //!
-//! `-` and the endings of files are known here, and here only.
+//! Knows `-` and the endings of reports, which no other module of the command line interprets.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,19 @@ use std::path::{Path, PathBuf};
 use acb_fuse::report::target::Target;
 use acb_fuse::{Endpoint, Error, is_same_file};
 
-/// What stands for standard input or output.
+/// The argument for standard input or output.
 const PIPE: &str = "-";
 
-/// The place of a model.
+/// Returns the source or destination of a model.
 pub fn endpoint(argument: &Path) -> Endpoint {
     if is_pipe(argument) { Endpoint::Pipe } else { Endpoint::File(argument.to_owned()) }
 }
 
-/// The place of a report: a file's name ends with what is written there.
+/// Returns the destination of a report; the ending of the file name decides what is written
+/// there.
 ///
 /// # Errors
-/// If it ends otherwise.
+/// Returns an error if no kind of report has this ending.
 pub fn target(path: PathBuf) -> Result<Target, String> {
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
     match ending.as_deref() {
@@ -31,12 +32,12 @@ pub fn target(path: PathBuf) -> Result<Target, String> {
     }
 }
 
-/// Whether `target` is the file that `argument` names, however it is spelled.
+/// Whether `target` is the file that `argument` names, by whatever path.
 pub fn is(target: &Target, argument: &Path) -> bool {
     target.path().is_some_and(|path| !is_pipe(argument) && is_same_file(path, argument))
 }
 
-/// Whether two of the reports would go to one file.
+/// Whether two of the reports would go to the same file.
 pub fn are_alike(reports: &[Target]) -> bool {
     let mut paths = (1..).zip(reports.iter().filter_map(Target::path));
     paths.any(|(next, path)| {
@@ -45,12 +46,12 @@ pub fn are_alike(reports: &[Target]) -> bool {
     })
 }
 
-/// Whether `argument` is standard input or output.
+/// Whether `argument` stands for standard input or output.
 pub fn is_pipe(argument: &Path) -> bool {
     argument.as_os_str() == PIPE
 }
 
-/// That a report could not be written to `target`.
+/// The error of a report that could not be written to `target`.
 pub fn unwritten(target: &Target, source: io::Error) -> Error {
     let file = target.path().map_or_else(|| PIPE.to_owned(), |path| path.display().to_string());
     Error::Write { file, source }

@@ -1,7 +1,7 @@
-//! What a terminal is shown: a bar while the work goes on, lines that end where it does, colours
-//! where they are wanted, and names without characters that it would obey.
+//! Output on a terminal: a progress bar, lines broken at its width, colours where they are
+//! wanted, and names without control characters.
 //!
-//! Knows the terminal and how far the work is; not what is done.
+//! Knows the terminal and the progress of the work; does not know what is done.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
@@ -17,12 +17,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::stage;
 use super::wrap::wrapped;
 
-/// `text` as it may be shown on a terminal: see [`escaped`].
+/// Returns `text` as it may be shown on a terminal: see [`escaped`].
 pub fn printable(text: &str, keep: fn(char) -> bool) -> String {
     escaped(text, keep).into_owned()
 }
 
-/// The command of this process, as a shell reads it.
+/// Returns the command of this process, as a shell reads it.
 pub fn command() -> String {
     let mut arguments: Vec<String> =
         std::env::args_os().map(|argument| quoted(&argument.to_string_lossy())).collect();
@@ -32,7 +32,7 @@ pub fn command() -> String {
     arguments.join(" ")
 }
 
-/// `argument` as one word of a shell.
+/// Quotes `argument` as one word of a shell.
 fn quoted(argument: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:,+@%".contains(c);
     if !argument.is_empty() && argument.chars().all(is_plain) {
@@ -41,22 +41,22 @@ fn quoted(argument: &str) -> String {
     format!("'{}'", argument.replace('\'', "'\\''"))
 }
 
-/// What output goes to: a terminal, or whatever else takes lines.
+/// A destination of output: a terminal, or whatever else takes lines.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Screen {
-    /// How many columns it has; `None` if it is no terminal.
+    /// Number of columns; `None` if it is no terminal.
     pub width: Option<usize>,
     /// Whether colours are wanted.
     pub colours: bool,
 }
 
 impl Screen {
-    /// Standard output.
+    /// Returns the screen of standard output.
     pub fn stdout(no_color: bool) -> Self {
         Screen::of(&Term::stdout(), !no_color && has_colours(&io::stdout()))
     }
 
-    /// Standard error.
+    /// Returns the screen of standard error.
     pub fn stderr(no_color: bool) -> Self {
         Screen::of(&Term::stderr(), !no_color && has_colours(&io::stderr()))
     }
@@ -66,13 +66,14 @@ impl Screen {
         Screen { width: size.map(|(_, columns)| columns.into()), colours }
     }
 
-    /// A line in the colour of what it is about; if it is too long, in several, all but the first
-    /// of them indented.
+    /// Returns `text` in the colour of `tone`, broken into several lines if it is too long for
+    /// one; all but the first are indented.
     pub fn line(&self, tone: Tone, text: &str) -> String {
         self.coloured(tone, &self.wrapped(text, GOES_ON))
     }
 
-    /// The same with colour only in its `head`, and further lines `indent`ed.
+    /// Returns `head` and `text` like [`Self::line`], with colour in `head` only, and further
+    /// lines indented by `indent`.
     pub fn headed(&self, tone: Tone, head: &str, text: &str, indent: usize) -> String {
         let lines = self.wrapped(&format!("{head} {text}"), indent);
         match lines.split_at_checked(head.len()) {
@@ -85,7 +86,7 @@ impl Screen {
         self.width.map_or_else(|| text.to_owned(), |width| wrapped(text, width, indent))
     }
 
-    /// `text` in the colour of what it is about.
+    /// Returns `text` in the colour of `tone`.
     pub fn coloured(&self, tone: Tone, text: &str) -> String {
         let code = match tone {
             _ if !self.colours => return text.to_owned(),
@@ -99,7 +100,7 @@ impl Screen {
     }
 }
 
-/// By so much the further lines of a line are indented.
+/// Number of columns by which the further lines of a long line are indented.
 pub const GOES_ON: usize = 2;
 
 /// Whether colours may be used on `stream`: <https://no-color.org>.
@@ -108,7 +109,7 @@ fn has_colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && !forbidden
 }
 
-/// How far the work is, in lines that programs read.
+/// Prints the progress in lines for programs.
 pub fn progress_in_lines(progress: Progress) {
     stage::note(progress);
     let numbers = match progress {
@@ -118,7 +119,7 @@ pub fn progress_in_lines(progress: Progress) {
     let _ = writeln!(io::stderr(), "progress: {}{numbers}", stage::stage());
 }
 
-/// A bar on a terminal, for work that takes more than a second.
+/// Shows the progress as a bar on a terminal, if the work takes more than a second.
 pub fn progress(progress: Progress) {
     stage::note(progress);
     let bar = bar();
@@ -136,7 +137,7 @@ pub fn progress(progress: Progress) {
     }
 }
 
-/// Takes the bar away.
+/// Removes the progress bar.
 pub fn progress_ends() {
     if let Some(bar) = BAR.get() {
         bar.finish_and_clear();
@@ -145,7 +146,7 @@ pub fn progress_ends() {
 
 static BAR: OnceLock<ProgressBar> = OnceLock::new();
 
-/// The bar, which shows itself after a second, whatever happens until then.
+/// The progress bar, which appears after a second, whether or not there is progress until then.
 fn bar() -> &'static ProgressBar {
     BAR.get_or_init(|| {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());

@@ -1,19 +1,19 @@
-//! How far the work is, in a word.
+//! The stage that the work has reached, in one word.
 //!
-//! Knows stages; not who asks for them.
+//! Knows stages; does not know who asks for them.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use acb_fuse::Progress;
 
-/// What is done at a time: its number stands in [`STAGE`].
+/// The words for the stages, by the number in [`STAGE`].
 const STAGES: [&str; 7] =
     ["beginning", "reading", "planning", "proving", "running", "writing", "equalizing"];
 
-/// The stage that began last, of whichever model.
+/// The number of the stage that began last, of any model.
 static STAGE: AtomicU8 = AtomicU8::new(0);
 
-/// Notes how far a conversion is.
+/// Records the stage that a conversion has reached.
 pub fn note(progress: Progress) {
     let stage = match progress {
         Progress::Reading => 1,
@@ -27,7 +27,7 @@ pub fn note(progress: Progress) {
     STAGE.store(stage, Ordering::Relaxed);
 }
 
-/// That stage.
+/// Returns the word for the recorded stage.
 pub fn stage() -> &'static str {
     let stage = usize::from(STAGE.load(Ordering::Relaxed));
     STAGES.get(stage).copied().unwrap_or("working")

@@ -1,7 +1,6 @@
-//! Tensors that the models are run on instead of random ones.
+//! Given tensors, on which the models are run instead of random ones.
 //!
-//! Knows files and what their names say; whether a tensor fits a model is for the library to
-//! say.
+//! Knows files and their names; the library decides whether a tensor fits a model.
 
 use std::fs;
 use std::io;
@@ -12,14 +11,14 @@ use acb_fuse::{Array, Error, Which, tensor_from_onnx};
 use super::exit::Exit;
 use super::npy;
 
-/// Tensors of one `--input`, and what they are for.
+/// The tensors of one `--input`, each with the model input that it is for.
 pub type Given = Vec<(Which, Array)>;
 
-/// `NAME=FILE.npy`, `NAME=FILE.pb`, `FILE.npz` with an array per input, or a folder with
-/// `input_0.pb`, `input_1.pb`, …, as ONNX's test data has it.
+/// Reads the tensors of an argument: `NAME=FILE.npy`, `NAME=FILE.pb`, `FILE.npz` with an array
+/// for each input, or a folder with `input_0.pb`, `input_1.pb`, …, as in ONNX's test data.
 ///
 /// # Errors
-/// If a file cannot be read, or holds no tensor.
+/// Returns an error if a file cannot be read, or holds no tensor.
 pub fn given(argument: &str) -> Result<Given, Exit> {
     let whole = Path::new(argument);
     if whole.is_dir() {
@@ -29,7 +28,7 @@ pub fn given(argument: &str) -> Result<Given, Exit> {
         let arrays = npy::read_archive(&read(whole)?).map_err(|why| wrong(whole, &why))?;
         return Ok(arrays.into_iter().map(|(name, array)| (Which::Named(name), array)).collect());
     }
-    // Both a name and a path may contain it.
+    // Both names and paths may contain `=`.
     let part = |at: usize| {
         let (name, file) = argument.split_at(at);
         Some((name, Path::new(file.strip_prefix('=')?)))
@@ -48,7 +47,7 @@ pub fn given(argument: &str) -> Result<Given, Exit> {
     Ok(vec![(Which::Named(name.to_owned()), array.map_err(|why| wrong(file, &why))?)])
 }
 
-/// As ONNX has it, the number in a file's name is that of the input.
+/// Reads a folder of ONNX's test data, in which the number in a file name is that of the input.
 fn folder(folder: &Path) -> Result<Given, Exit> {
     let mut given = Vec::new();
     loop {
@@ -70,7 +69,7 @@ fn read(file: &Path) -> Result<Vec<u8>, Exit> {
     fs::read(file).map_err(unread)
 }
 
-/// That `file` holds no tensor.
+/// The error of a `file` that holds no tensor.
 fn wrong(file: &Path, why: &str) -> Exit {
     Exit::of_usage(format!("--input {}: {why}", file.display()))
 }

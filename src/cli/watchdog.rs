@@ -1,10 +1,10 @@
 //! `--timeout`: ends the process when its time is over, whatever it is doing.
 //!
-//! It is a thread that asks nothing of the others: they may hang in the engine, in a system
-//! call or in a pipe that nobody reads. What is staged is removed as for a process that is told
-//! to end.
+//! The watchdog is a thread that waits for no other thread: these may hang in the engine, in a
+//! system call or in a pipe that nobody reads. Staged files are removed as in a process that is
+//! told to end.
 //!
-//! Knows the process; not what is done.
+//! Knows the process; does not know what it does.
 
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -16,17 +16,18 @@ use super::exit::{Exit, Targets};
 use super::show::Screen;
 use super::stage::stage;
 
-/// How often the clock is asked.
+/// The interval at which the clock is read.
 const BEAT: Duration = Duration::from_millis(20);
 
-/// So long the message may wait for a standard error that is full.
+/// How long the message may wait if standard error is full.
 const TO_SAY_IT: Duration = Duration::from_secs(1);
 
-/// Ends the process after so many seconds in which it ran, its stops left out, and says so on
-/// `screen`.
+/// Ends the process after `seconds` of running time, in which stops do not count, with a message
+/// on `screen`.
 ///
 /// # Errors
-/// If there can be no thread to do so: then nothing would end it.
+/// Returns an error if the system has no clock or thread for this, since nothing would end the
+/// process then.
 pub fn begin(seconds: u64, targets: Targets, screen: Screen) -> Result<(), Exit> {
     let none = || Exit::of_usage("--timeout: the system gives no thread to measure time".into());
     let begun = running_time().ok_or_else(none)?;
@@ -46,7 +47,7 @@ fn end(seconds: u64, targets: Targets, screen: &Screen) -> ! {
     let exit = Exit::of_time(seconds, stage(), targets);
     let code = exit.code;
     let (done, said) = sync_channel(1);
-    // Whoever holds standard error may wait for a reader for ever.
+    // A thread that holds standard error may wait for its reader forever.
     let screen = *screen;
     let say = move || done.send(exit.say(&screen));
     if thread::Builder::new().spawn(say).is_ok() {

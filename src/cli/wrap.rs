@@ -1,10 +1,10 @@
-//! Lines that end where a terminal does.
+//! Breaking text into lines that fit a terminal.
 //!
-//! Knows words and columns; neither what is said nor where it is shown.
+//! Knows words and columns; does not know what is said or where it is shown.
 
-/// `text` in lines of no more than `width` characters, its paragraphs as they are: each goes on
-/// in lines that are indented by `indent` more than its first. A number stays beside what it
-/// counts. A word that is longer than a line stays whole: a name that is broken cannot be copied.
+/// Returns `text` in lines of at most `width` characters. Each paragraph stays one, and its
+/// further lines are indented by `indent` more than its first. A number stays beside what it
+/// counts. A word that is longer than a line is not broken: a broken name cannot be copied.
 pub fn wrapped(text: &str, width: usize, indent: usize) -> String {
     let paragraphs = text.split('\n').map(|paragraph| {
         let words = paragraph.trim_start_matches(' ');
@@ -16,7 +16,7 @@ pub fn wrapped(text: &str, width: usize, indent: usize) -> String {
     paragraphs.collect::<Vec<String>>().join("\n")
 }
 
-/// A paragraph in lines, all but the first of them by `indent` shorter.
+/// Returns the lines of a paragraph; all but the first are shorter by `indent`.
 fn lines(paragraph: &str, width: usize, indent: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in words(paragraph) {
@@ -35,8 +35,8 @@ fn lines(paragraph: &str, width: usize, indent: usize) -> Vec<String> {
     lines
 }
 
-/// What is not broken: a word, or a number and the word behind it, or what it becomes: `34 → 13
-/// nodes`.
+/// Splits a paragraph into units that are not broken: a word, or a number with the word behind
+/// it or with what it becomes, as in `34 → 13 nodes`.
 fn words(paragraph: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut is_open = false;

@@ -62,12 +62,12 @@ pub enum AutoPad {
 /// The reason why attributes describe no windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowFault {
-    /// Nothing tells the number of axes.
+    /// The number of axes is unknown: there is neither a kernel nor a `kernel_shape`.
     NoKernel,
     /// `kernel_shape` differs from the shape of the kernel.
     OtherKernel,
-    /// A list has not one number per axis, or an impossible one; a flag is neither 0 nor 1;
-    /// `auto_pad` is set beside pads, or is an unknown string.
+    /// A list does not have one number for each axis, or has an impossible one; a flag is
+    /// neither 0 nor 1; `auto_pad` is set beside pads, or is an unknown string.
     Numbers,
 }
 
@@ -96,7 +96,7 @@ impl WindowAttributes {
         );
         let axes: Vec<WindowAxis> = axes.collect();
         let auto_pad = auto_pad(node).ok_or(WindowFault::Numbers)?;
-        // Of a pool, a window has an element: there is no largest one of none.
+        // A window of a pool must hold an element, because there is no largest one of none.
         let pads_less = |axis: &WindowAxis| {
             axis.taps.is_none_or(|taps| kernel.is_some() || axis.pads.0.max(axis.pads.1) < taps)
         };
@@ -109,7 +109,7 @@ impl WindowAttributes {
         if !axes.iter().all(is_possible) {
             return Err(WindowFault::Numbers);
         }
-        // Engines differ in what they take other numbers for.
+        // Engines differ in how they read other numbers.
         let flag = |name: &str| match attribute(node, name).map_or(0, AttributeProto::i) {
             0 => Ok(false),
             1 => Ok(true),
@@ -179,7 +179,7 @@ const KERNEL_SHAPE: &str = "kernel_shape";
 const LISTS: [&str; 6] =
     [KERNEL_SHAPE, "strides", "dilations", "pads", "output_padding", "output_shape"];
 
-/// No network has larger windows, or pads more.
+/// Upper bound on the numbers in the lists: no network has larger windows, or pads more.
 const MOST: u64 = 1 << 20;
 
 fn list<'n>(node: &'n NodeProto, name: &str) -> Option<&'n [i64]> {
@@ -235,7 +235,7 @@ mod tests {
         WindowAttributes::of(&node("Conv", "", &["x"], "y", attributes), Some(&[Some(3), None]))
     }
 
-    /// What ONNX Runtime 1.32 accepts is read as it reads it.
+    /// What ONNX Runtime 1.32 accepts is read in the same way here.
     #[test]
     fn attributes_are_what_onnx_says() {
         let open = WindowAxis { taps: None, ..PLAIN };
@@ -279,7 +279,7 @@ mod tests {
         );
     }
 
-    /// What ONNX Runtime 1.32 refuses.
+    /// What ONNX Runtime 1.32 refuses is a fault here.
     #[test]
     fn what_no_engine_computes_is_a_fault() {
         let lists: &[(&str, &[i64])] = &[

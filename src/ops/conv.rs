@@ -97,7 +97,7 @@ fn with_kernel(
 }
 
 /// Reads AveragePool (opset 1 to 22) as a filter whose taps all weigh 1/(number of taps), or as
-/// a view if means at the border are of fewer elements.
+/// a view if means at the border average fewer elements.
 ///
 /// # Errors
 /// Returns an error if it is neither.
@@ -110,7 +110,7 @@ pub fn average_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Resul
     match equal_taps(reader, &own, input, &mut of_filter) {
         Ok((windows, weight)) => {
             valid.intersect(&of_filter);
-            // The zeros of a border are not elements of the tensor.
+            // Means over padding are not a view: its zeros are not elements of the tensor.
             let is_mean = windows.iter().all(|window| window.pads() == (0, 0));
             let mean = is_mean.then(|| {
                 let kernel = Some(ViewKernel::Means(windows.as_slice().into()));
@@ -142,7 +142,7 @@ pub fn max_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Me
         return Err(not_linear(node).into());
     }
     let windows = windows(reader, &own, input, valid)?;
-    // Beyond the border stands −∞.
+    // MaxPool pads with −∞, not with zeros.
     if windows.iter().any(|window| window.is_padded()) {
         return Err(not_linear(node).into());
     }
@@ -179,7 +179,7 @@ fn pool_attributes(
     Ok(own)
 }
 
-/// Whether all means of a pool are of elements alone, without pads, and of at least one.
+/// Whether each mean of a pool averages at least one element, and no padding.
 /// *Counter-examples*: with gaps between the taps, or pads as large as the window, a window may
 /// lie beyond all elements. If the number of windows is rounded up, the last one begins up to
 /// `stride − 1` later, which, with pads or large strides, is beyond all elements.
@@ -194,7 +194,7 @@ fn is_mean_of_some(own: &WindowAttributes) -> bool {
     !own.counts_pads && own.axes.iter().all(has_element)
 }
 
-/// Returns the windows of a pool, and the weight that all its taps have.
+/// Returns the windows of a pool, and the weight of each tap.
 fn equal_taps(
     reader: &Reader,
     own: &WindowAttributes,
@@ -208,8 +208,9 @@ fn equal_taps(
     }
     for (axis, window) in windows.iter().enumerate() {
         let axis = axis.saturating_add(2);
-        // Of fewer elements, engines that round −½ to 0 make one mean, of what there is or of
-        // zeros too, and a convolution in its place makes none.
+        // If the padded axis is shorter than a window, engines that round a quotient of −½ to 0
+        // make one mean, of the elements that there are or of zeros, too; a convolution in its
+        // place makes none.
         if window.stride > 1 && !own.auto_pad.is_same() {
             valid.require(input, Property::Size(axis, SizeSet::AtLeast(least_size(window))));
         }
@@ -228,8 +229,8 @@ fn least_size(window: &Window) -> i64 {
     extent.saturating_sub(before).saturating_sub(behind)
 }
 
-/// Requires that no window ends beyond the padded input: with ceil_mode the last one may, and
-/// then counts fewer taps.
+/// Requires that no window ends beyond the padded input: with `ceil_mode` the last one may, and
+/// then averages fewer taps.
 fn require_no_overhang(
     reader: &Reader,
     (input, axis): (ValueId, usize),

@@ -1,9 +1,9 @@
 //! Makes the blocks of a plan. If some of them cannot be proved, plans the model again without
-//! them, so that smaller blocks inside them are found. *Counter-example to leaving them alone*: a
-//! mean that the engine does not run stands before a norm, which by itself could be folded into
-//! the kernel behind it.
+//! them, so that smaller blocks inside them are found. *Counter-example to leaving them alone as
+//! a whole*: a mean that the engine cannot run stands before a norm, which by itself could be
+//! folded into the kernel behind it.
 //!
-//! Knows plans and what is made of them; not why a block cannot be proved.
+//! Knows plans and what is made of them; does not know why a block cannot be proved.
 
 use crate::engine::Limits;
 use crate::error::Error;
@@ -13,12 +13,12 @@ use crate::pipeline::make::Made;
 use crate::pipeline::planned::Planned;
 use crate::plan::UnprovedBlock;
 
-/// Upper bound on the number of further plans; only blocks that change are made again. Blocks nest
-/// only a few levels deep.
+/// Upper bound on the number of further plans: blocks nest only a few levels deep. Only blocks
+/// that change are made again.
 const MAX_PLANS: usize = 8;
 
 /// Makes all `planned` blocks, and plans again as long as some are not proved. Returns the last
-/// plan, if it is another one, and what was made of it.
+/// plan, or `None` if that is `planned`, and what was made of it.
 ///
 /// # Errors
 /// Returns an error under the conditions of [`Made::of`].
@@ -45,7 +45,7 @@ pub fn made<'r, 'g, 'm>(
     Ok((last, made))
 }
 
-/// Returns the blocks that were left alone, by graph.
+/// Returns, for each graph, the blocks that were left alone.
 fn unproved_blocks(planned: &Planned, made: &Made) -> Vec<Vec<UnprovedBlock>> {
     let graphs = planned.analyses.iter().zip(&made.fates);
     let of_graph = graphs.map(|(analysis, fates)| {

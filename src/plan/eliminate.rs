@@ -16,9 +16,9 @@ use crate::plan::refused::Refused;
 /// dozens.
 const MAX_READERS: usize = 256;
 
-/// Computes all readers of a tensor without it, where doing so for all together pays and no
-/// form is `refused`. Returns the tensors that are computed otherwise or read more or less
-/// often since.
+/// Plans the readers of each tensor without it, if that pays for all of them together and none
+/// of the forms is `refused`. Returns the tensors whose forms, or whose numbers of reads, have
+/// changed.
 pub fn eliminate(net: &mut Net, refused: &Refused) -> Vec<ValueId> {
     let tensors: Vec<(NodeId, ValueId)> = net.tensors().collect();
     let mut readers: IdMap<ValueId, Vec<NodeId>> = IdMap::default();
@@ -30,7 +30,8 @@ pub fn eliminate(net: &mut Net, refused: &Refused) -> Vec<ValueId> {
             }
         }
     }
-    // Through what is joined, one reader alone is not read, although it may read it several times.
+    // The search does not read through joined parts for one reader alone, even if that reader
+    // reads the tensor several times.
     let are_tried = |net: &Net, id: NodeId, readers: &[NodeId]| {
         let are_several = (2..=MAX_READERS).contains(&readers.len());
         are_several || (readers.len() == 1 && net.terms(id).iter().any(|term| term.part.is_some()))
@@ -56,8 +57,8 @@ pub fn eliminate(net: &mut Net, refused: &Refused) -> Vec<ValueId> {
     values
 }
 
-/// Returns the forms of `readers` without the tensor that node `id` makes, if nobody else reads
-/// it and all these forms together are better.
+/// Returns the forms of `readers` without the tensor that node `id` makes, if nothing else reads
+/// it and these forms together are better.
 fn without(
     net: &Net,
     (id, output): (NodeId, ValueId),

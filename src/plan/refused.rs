@@ -1,5 +1,5 @@
-//! What the plan does without: forms that were planned and refused, and blocks that the caller
-//! wants left as they are.
+//! Forms that were planned and refused, and blocks that the caller wants left as they are: the
+//! plan does without them.
 //!
 //! Knows tensors, the roots of their forms, and reasons; does not know how these are found.
 
@@ -21,7 +21,7 @@ const TOO_MANY_RETRIES: Reason = Reason::Limit(
      each time",
 );
 
-/// Nodes inside regions that a check refused, with its reason; `None` if that is reported for
+/// The nodes inside refused regions, each with the reason; `None` if the reason is reported for
 /// the whole region.
 pub type CheckedNodes = IdMap<NodeId, Option<Reason>>;
 
@@ -56,7 +56,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// The blocks that are not proved are not planned again.
+    /// Refuses the `unproved` blocks, so that they are not planned again.
     pub fn of(unproved: &[UnprovedBlock]) -> Self {
         let mut refused = Refused::default();
         for UnprovedBlock { region, name, reason } in unproved {
@@ -65,7 +65,7 @@ impl Refused {
         refused
     }
 
-    /// Whether `tensor` may be computed otherwise.
+    /// Whether `tensor` may be computed in another way than in the file.
     pub fn allows(&self, tensor: ValueId) -> bool {
         !self.tensors.contains(&tensor)
     }
@@ -87,12 +87,12 @@ impl Refused {
         self.near_misses.push((region.output, near_miss));
     }
 
-    /// Refuses the region as a block. Other regions of its output may become one, and smaller
-    /// ones inside it; the more often that was tried, the fewer of these.
+    /// Refuses the region as a block. Other regions with its output may still become blocks, and
+    /// so may smaller ones inside it; after `MAX_RETRIES` searches, ever fewer of these.
     pub fn refuse(&mut self, graph: &Graph, region: &Region, reason: Reason) {
         self.is_new = true;
-        // In a long row, one region after the other would be refused: twice as many tensors are
-        // left alone each time.
+        // In a long chain of nodes, one region after the other would be refused, so twice as
+        // many tensors are left alone each time.
         if let Some(more) = self.retries.checked_sub(MAX_RETRIES) {
             let last = 1 << more.min(usize::BITS as usize / 2);
             self.tensors.extend(made_in(graph, region).rev().take(last));
@@ -122,8 +122,9 @@ impl Refused {
         std::mem::take(&mut self.is_new)
     }
 
-    /// Returns the nodes inside refused regions. If such a region became part of a block after
-    /// all, it is not reported itself: what that block leaves alone has the reason.
+    /// Returns the nodes inside refused regions. A region that became part of a block after all
+    /// is not reported as a whole; its nodes have the reason then, for what that block leaves
+    /// alone.
     pub fn checked(&self, is_made: impl Fn(ValueId) -> bool) -> CheckedNodes {
         let inside = self.inside.iter();
         let told =
@@ -142,7 +143,7 @@ impl Refused {
         near_misses
     }
 
-    /// Whether it is reported already why `tensor` is as it is.
+    /// Whether the reason why `tensor` is left as it is has been reported already.
     pub fn concerns(&self, tensor: ValueId) -> bool {
         self.tensors.contains(&tensor) || self.forms.contains_key(&tensor)
     }

@@ -32,7 +32,7 @@ const MAX_PASSES: usize = 64;
 const TOO_MANY_PASSES: Reason =
     Reason::Limit("the search makes at most 64 passes over the tensors");
 
-/// What will be rewritten, and what will not.
+/// The plan: what will be rewritten, and what will not.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// The blocks, in topological order.
@@ -45,25 +45,24 @@ pub struct Plan {
     pub copies: KernelCopies,
 }
 
-/// What a caller wants of the plan.
+/// The caller's choices that the plan follows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted<'w> {
     /// Names of blocks that are left alone.
     pub skip: &'w [String],
     /// Whether identity branches stay apart from kernels.
     pub keep_identity: KeepIdentity,
-    /// These were tried, and are not planned again.
+    /// Blocks that could not be proved, and are not planned again.
     pub unproved: &'w [UnprovedBlock],
 }
 
-/// Plans the rewrite of a graph as it is `wanted`. The same `names` serve all graphs of a
-/// model.
+/// Plans the rewrite of a graph as it is `wanted`. All graphs of a model share the same `names`.
 pub fn plan(reader: &Reader, meanings: &Meanings, names: &mut BlockNames, wanted: Wanted) -> Plan {
     planned(reader, meanings, names, wanted, &KernelCopies::default())
 }
 
-/// Plans as [`plan`] does, but without the kernel `copies` that it makes, by which the model
-/// would grow by the fraction `growth` of its parameters.
+/// Plans as [`plan`] does, but without copies of kernels. `copies` are those that the plan would
+/// make; by them the model would grow by the fraction `growth` of its parameters.
 pub fn without_copies(
     reader: &Reader,
     meanings: &Meanings,
@@ -155,8 +154,8 @@ fn improve(net: &mut Net, refused: &Refused) -> MetLimits {
     limits
 }
 
-/// Returns, for each block output that has one, the by-product: the tensor that the block makes
-/// on the way and a node of the file makes of that output.
+/// Returns, for each block output that has one, its by-product: a tensor that the block makes on
+/// the way to the output, and that a node of the file makes from the output.
 fn byproducts(net: &Net, blocks: &[Block]) -> IdMap<ValueId, ValueId> {
     let promised = |node: &NodeId| {
         let valid = net.meanings.validity(*node);
@@ -172,10 +171,10 @@ fn byproducts(net: &Net, blocks: &[Block]) -> IdMap<ValueId, ValueId> {
     blocks.iter().filter_map(of_block).collect()
 }
 
-/// Keeps the blocks of which something is needed once all are made with these `byproducts`, and
-/// keeps the by-products of blocks whose outputs are needed, too. *Counter-example to keeping
-/// all*: of a tensor, a node asks for the size alone, by which another tensor is expanded to
-/// the shape that it has already; without that Expand, nothing needs the tensor.
+/// Keeps the blocks that something needs once all are made with these `byproducts`, and the
+/// by-products of blocks whose outputs are needed, too. *Counter-example to keeping all*: a
+/// tensor of which only the shape is read, to expand another tensor to the shape that it has
+/// already; without that Expand, nothing needs the tensor.
 fn keep_needed(graph: &Graph, blocks: &mut Vec<Block>, byproducts: IdMap<ValueId, ValueId>) {
     for block in blocks.iter_mut() {
         let tensor = byproducts.get(&block.region.output).copied();
@@ -186,7 +185,7 @@ fn keep_needed(graph: &Graph, blocks: &mut Vec<Block>, byproducts: IdMap<ValueId
         let needed = needed(graph, blocks);
         let before = blocks.len();
         blocks.retain(|block| block.tensors_made().any(|tensor| needed.contains(&tensor)));
-        // An output that is needed only to make its by-product need not be made behind that.
+        // If only the node that makes the by-product reads the output, that node stays as it is.
         let is_alone = |block: &&mut Block| {
             block.byproduct.is_some() && !needed.contains(&block.region.output)
         };
@@ -198,8 +197,8 @@ fn keep_needed(graph: &Graph, blocks: &mut Vec<Block>, byproducts: IdMap<ValueId
     }
 }
 
-/// Counts the node of the file that makes the block's by-product: it goes away with the block.
-/// What computes a shape for that node goes too, and counts nothing.
+/// Counts the node of the file that makes the block's by-product, since it goes away with the
+/// block. Nodes that compute a shape for it go, too, but are not counted.
 fn count_byproduct(net: &Net, block: &mut Block) {
     let graph = net.reader.graph;
     let byproduct = block.byproduct.as_ref().and_then(|byproduct| byproduct.of_file);
@@ -211,8 +210,8 @@ fn count_byproduct(net: &Net, block: &mut Block) {
     }
 }
 
-/// Takes one node off each block of which only the by-product is read: it does not make its
-/// output.
+/// Takes one node off the count of each block of which only the by-product is read, since its
+/// output is not made.
 fn count_unread(reader: &Reader, blocks: &mut [Block]) {
     if blocks.iter().all(|block| block.byproduct.is_none()) {
         return;
@@ -226,7 +225,7 @@ fn count_unread(reader: &Reader, blocks: &mut [Block]) {
     }
 }
 
-/// Returns those of the tensors made by blocks that are needed.
+/// Returns the tensors made by blocks that something needs.
 fn needed(graph: &Graph, blocks: &[Block]) -> IdSet<ValueId> {
     let producer = |value| graph.value(value).producer;
     let made: Vec<(ValueId, Vec<ValueId>)> = blocks.iter().flat_map(Block::made).collect();

@@ -1,6 +1,6 @@
-//! Ways that pay only together: through all terms that are turned alike, through means that
-//! become views, through kernels that are joined, through a sum that becomes one kernel. Through
-//! one term alone, or by one step, nothing is gained.
+//! Forms that pay only if several steps are taken together: all terms are read before they are
+//! turned, a shift moves into a kernel, means become views, joined kernels become one, or a sum
+//! becomes one kernel. One such step, or one term alone, gains nothing.
 //!
 //! Knows the planner's graph, forms and costs, as the search does.
 
@@ -16,9 +16,8 @@ use crate::plan::cost;
 use crate::plan::cuts::{MAX_WAY, Search};
 
 impl Search<'_, '_, '_, '_> {
-    /// Returns a better form than `best` in which all terms are read before their axes are put
-    /// into another order, so that their sum is turned once: through one summand alone, nothing
-    /// is gained.
+    /// Returns a better form than `best` in which each term is read before its axes are
+    /// permuted, so that only the sum is turned: for one summand alone, nothing is gained.
     pub fn turned(&mut self, best: &Candidate) -> Option<Candidate> {
         let ends_turned = |term: &Term<Geometry>| {
             let terms = self.inside(term).map(|id| self.net.terms(id));
@@ -75,7 +74,7 @@ impl Search<'_, '_, '_, '_> {
     }
 
     /// Returns a better form than `best` in which kernels that a Concat joins are one kernel:
-    /// through one of them alone, nothing is gained.
+    /// merging one of them alone gains nothing.
     pub fn stacked(&mut self, best: &Candidate) -> Option<Candidate> {
         let are_parts = best.form.terms.iter().all(|term| term.part.is_some());
         // Which branch of a kernel should stay apart cannot be seen once the kernel is one of
@@ -96,10 +95,10 @@ impl Search<'_, '_, '_, '_> {
         self.if_it_pays(stacked, &best.gain)
     }
 
-    /// Returns a better form than `best` in which a kernel reads a sum as the one kernel that the
-    /// sum becomes on what its summands are computed from. That kernel alone may be as many nodes
-    /// as the sum. *Example*: a product along an axis between others, which is written between two
-    /// Transposes.
+    /// Returns a better form than `best` in which a kernel does not read a sum, but is composed
+    /// with the one kernel that the sum becomes on what its summands are computed from. By itself,
+    /// that kernel may take as many nodes as the sum. *Example*: a product along an axis between
+    /// others, which is written between two Transposes.
     pub fn summed(&mut self, best: &Candidate) -> Option<Candidate> {
         let kernels = best.form.terms.iter().filter(|term| term.kind == TermKind::Conv);
         let roots: BTreeSet<ValueId> = kernels.map(|term| term.root).collect();
@@ -121,8 +120,8 @@ impl Search<'_, '_, '_, '_> {
         None
     }
 
-    /// Returns the nodes through which the sum of node `id` becomes one term, the last node first;
-    /// `None` if it does not become one, or a limit is met.
+    /// Returns the nodes through which the sum of node `id` is read until it is one term, the
+    /// last node of the graph first; `None` if it does not become one, or a limit is met.
     fn way_to_one_term(&mut self, id: NodeId) -> Option<Vec<NodeId>> {
         let mut sum = Candidate::at(self.net, id)?;
         let is_whole = sum.form.terms.iter().all(|term| term.part.is_none());
@@ -138,19 +137,20 @@ impl Search<'_, '_, '_, '_> {
         (is_whole && !through.is_empty()).then_some(through)
     }
 
-    /// Returns the node of the root of `term`, if nobody else reads that root and `term` is no
-    /// kernel.
+    /// Returns the node that makes the root of `term`; `None` if `term` is a kernel, something
+    /// else reads that root, or it has to stay as it is.
     fn inside(&self, term: &Term<Geometry>) -> Option<NodeId> {
         let former = self.net.former(term.root).filter(|_| term.kind != TermKind::Conv);
         former.filter(|_| self.net.reads(term.root) == 1 && self.refused.allows(term.root))
     }
 
-    /// Returns that node, if it makes what kernels do.
+    /// As [`Self::inside`], but `None` unless that node [is a kernel](Self::is_kernel).
     fn kernel_inside(&self, term: &Term<Geometry>) -> Option<NodeId> {
         self.inside(term).filter(|&id| self.is_kernel(id))
     }
 
-    /// Returns the node of the root of `term`, if it is a Transpose for `term` alone.
+    /// Returns the node that makes the root of `term`, if it is a Transpose that nothing else
+    /// reads.
     fn turned_root(&self, term: &Term<Geometry>) -> Option<NodeId> {
         let former = self.net.former(term.root).filter(|_| self.net.reads(term.root) == 1)?;
         let [own] = self.net.terms(former) else { return None };
@@ -159,8 +159,8 @@ impl Search<'_, '_, '_, '_> {
         (only_turns && is_bare && self.refused.allows(term.root)).then_some(former)
     }
 
-    /// Whether node `id` makes what kernels do, or turns what such a node makes that nobody
-    /// else reads.
+    /// Whether all terms of node `id` are kernels, or those of a node before it, which it reads
+    /// through single terms and which nothing else reads.
     fn is_kernel(&self, id: NodeId) -> bool {
         let mut terms = self.net.terms(id);
         for _ in 0..MAX_WAY {
@@ -171,8 +171,8 @@ impl Search<'_, '_, '_, '_> {
         terms.iter().all(|term| term.kind == TermKind::Conv)
     }
 
-    /// Returns the form with each term that `enters` a node read through that node; `None` if
-    /// one cannot be.
+    /// Returns the form in which each term for which `enters` returns a node is read through
+    /// that node; `None` if one cannot be, or a limit is met.
     fn entered(
         &mut self,
         best: &Candidate,

@@ -1,25 +1,26 @@
-//! How large fused kernels are by position, on the average of those of one size.
+//! The average magnitude, by position, of the fused kernels of one size.
 //!
-//! Data only.
+//! Knows numbers; does not compute them.
 
 use crate::affine::times;
 
-/// The paper's matrix `A` of the kernels of one size.
+/// The paper's matrix `A`, the average over the kernels of one size.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Average {
     /// Taps per spatial axis.
     pub kernel: Vec<usize>,
-    /// Before, and of how many kernels.
+    /// The matrix before fusing, and the number of kernels that it averages; `None` if there are
+    /// none.
     pub before: Option<(Vec<f64>, usize)>,
-    /// After.
+    /// The matrix after fusing.
     pub after: Vec<f64>,
-    /// Of how many kernels.
+    /// Number of kernels that `after` averages.
     pub layers: usize,
 }
 
 impl Average {
-    /// The size in words, as in `3×3`.
+    /// Returns the size in words, as in `3×3`.
     pub fn size(&self) -> String {
         times(&self.kernel)
     }

@@ -1,6 +1,6 @@
-//! What became of the factors of channels.
+//! The result of scaling channels by factors, so that they make better use of 8 bits.
 //!
-//! Knows data, and one line of words.
+//! Knows numbers and reasons, and how to say them in one line; does not look for factors.
 
 use std::collections::BTreeMap;
 
@@ -10,50 +10,52 @@ use crate::report::json;
 use crate::setting::Setting;
 use crate::verify::outcome::{Agreement, Outcome};
 
-/// What became of the factors of channels.
+/// The result of scaling channels.
 #[derive(Debug, Clone, Default, Serialize)]
 #[non_exhaustive]
 pub struct Equalization {
-    /// Whether the new model has them.
+    /// Whether the new model has the factors.
     pub applied: bool,
-    /// Why it has not.
+    /// Why the new model does not have the factors.
     pub reason: Option<String>,
-    /// The choice of the caller that the reason names.
+    /// The caller's option that the reason names.
     #[serde(skip)]
     pub setting: Option<Setting>,
-    /// Whether factors are powers of two only.
+    /// Whether only powers of two are allowed as factors.
     pub exact: bool,
-    /// Whether the caller gave all inputs; else the gain is not known.
+    /// Whether the caller gave all inputs; if not, the gain is not known.
     pub given: bool,
-    /// Samples of the caller's that were not looked at, since runs on them take too long.
+    /// Number of the caller's samples that were not used, since runs on them would take too
+    /// long.
     pub left_out: usize,
-    /// Kernels that a channel is read or made by.
+    /// Number of kernels that read or make channels.
     pub kernels: usize,
-    /// Those on one side of which a channel is free.
+    /// Number of kernels with a free channel on at least one side.
     pub free_kernels: usize,
-    /// Factors that are free.
+    /// Number of factors that can be chosen.
     pub channels: usize,
-    /// Why tensors have none, and how many for that reason.
+    /// The reasons why tensors have no factors, and the number of tensors for each.
     pub pinned: BTreeMap<String, usize>,
-    /// Signal and noise of the outputs on 8 bits, weights and tensors, as the model was; in dB.
+    /// Signal-to-noise ratio, in dB, of the outputs of the model as it was, with weights and
+    /// tensors on 8 bits; `None` if that was not run.
     pub before: Option<f64>,
-    /// With the factors.
+    /// The same ratio with the factors.
     pub after: Option<f64>,
-    /// Tensors that changed.
+    /// Number of tensors that changed.
     pub tensors: usize,
-    /// The least and the largest factor.
+    /// The smallest and the largest factor.
     pub factors: Option<[f64; 2]>,
-    /// The largest difference of the proofs, one for each node whose weights changed.
+    /// The largest difference of all proofs; each node whose weights changed has one.
     pub proof: Option<f64>,
-    /// The run of the model without and with the factors.
+    /// The outcome of running the model without and with the factors.
     #[serde(serialize_with = "json::run")]
     pub run: Option<Outcome>,
-    /// How long it took to find, prove and try them.
+    /// Seconds that it took to find, prove and try the factors.
     pub seconds: f64,
 }
 
 impl Equalization {
-    /// In one line.
+    /// Returns the result in one line.
     pub fn in_words(&self) -> String {
         let (free, all) = (self.free_kernels, self.kernels);
         let place = format!("{free} of {all} kernels with free channels");

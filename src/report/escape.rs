@@ -1,25 +1,26 @@
-//! Names in a model are anybody's: which of their characters are not shown as they are, and
-//! how these are spelled out.
+//! Escaping of names: which characters of a name are not shown as they are, and how these are
+//! spelled out. A model may come from anybody, and so may the names in it.
 //!
-//! Every place that shows a name asks [`is_unsafe`], so that what is spelled out is the same
-//! on a terminal, in JSON and in a page; only the spelling is each format's own.
+//! All places that show a name ask [`is_unsafe`], so that the same characters are spelled out on
+//! a terminal, in JSON and on a page; only the spelling depends on the format.
 //!
-//! Knows characters; not what shows them.
+//! Knows characters; does not know where they are shown.
 
 use std::borrow::Cow;
 
-/// Whether `c` would steer what shows it instead of being shown: controls (U+0000–U+001F,
-/// U+007F–U+009F), the ends of lines and paragraphs U+2028 and U+2029, what turns the
-/// direction of the text (U+202A–U+202E, U+2066–U+2069), and what has no width (U+200B–U+200F,
-/// U+2060–U+2065, U+206A–U+206F, U+FEFF): a name with one of these looks like another name.
+/// Whether `c` would control its display instead of being displayed, so that a name with it
+/// looks like another name: control characters (U+0000–U+001F, U+007F–U+009F), the line and
+/// paragraph separators U+2028 and U+2029, characters that change the direction of the text
+/// (U+202A–U+202E, U+2066–U+2069), and characters of no width (U+200B–U+200F, U+2060–U+2065,
+/// U+206A–U+206F, U+FEFF).
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// `text` with its unsafe characters spelled out as `\u{…}`, in hexadecimal; those that `keep`
-/// accepts stay.
+/// Returns `text` with its unsafe characters spelled out in hexadecimal as `\u{…}`, except for
+/// those that `keep` accepts.
 pub fn escaped(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     let is_spelled_out = |c: char| is_unsafe(c) && !keep(c);
     if !text.contains(is_spelled_out) {

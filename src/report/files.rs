@@ -1,6 +1,4 @@
-//! The files that a report is about: how large they are, and their hashes.
-//!
-//! Data only.
+//! The files that a report is about, with their sizes and hashes.
 //!
 //! Knows names and numbers; opens no file.
 
@@ -10,15 +8,15 @@ use serde::Serialize;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct File {
-    /// As it was given; `-` is a pipe.
+    /// The path as the caller gave it; `-` is standard input or output.
     pub path: String,
-    /// Bytes of the file; `None` if it could not be read.
+    /// Size in bytes; `None` if the file could not be read.
     pub bytes: Option<usize>,
-    /// SHA-256 of these, in hexadecimal digits; `None` unless details were asked for.
+    /// SHA-256 of the file in hexadecimal digits; `None` unless details were asked for.
     pub sha256: Option<String>,
-    /// The side files that it names.
+    /// The side files that the model names.
     pub side_files: Vec<SideFile>,
-    /// Of the output, what stood there before; `None` if nothing did.
+    /// What stood in the place of the output before; `None` if nothing did, and for an input.
     pub replaced: Option<Predecessor>,
 }
 
@@ -26,40 +24,41 @@ pub struct File {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SideFile {
-    /// As the model names it.
+    /// The path as the model names it.
     pub location: String,
-    /// As in [`File`].
+    /// Size in bytes, as in [`File`].
     pub bytes: Option<usize>,
-    /// As in [`File`].
+    /// SHA-256, as in [`File`].
     pub sha256: Option<String>,
 }
 
-/// What stood where the new model is now.
+/// The file that the new model has replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Predecessor {
-    /// What it was.
+    /// What kind of file it was.
     pub kind: PredecessorKind,
-    /// Side files that it named and that the new model does not need, nor the one that was
-    /// read: they may go, unless a further model names them.
+    /// Side files that only the replaced model named, and neither the new one nor the one that
+    /// was read: they can be deleted unless another model names them.
     pub side_files: Vec<String>,
 }
 
-/// What a file was that the new model has taken the place of.
+/// The kind of a file that the new model has replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PredecessorKind {
     /// The model that was read.
     Input,
-    /// A model with its inputs and outputs, as an earlier result has them.
+    /// A model with the inputs and outputs of the new one, such as an earlier result.
     Earlier,
-    /// Another model, or none, which was to be replaced all the same.
+    /// Another model, or no model, which the caller wanted replaced anyway.
     Other,
 }
 
 impl File {
-    /// Bytes of the file and of its side files.
+    /// Returns the bytes of the file and its side files together; `None` if any of them is not
+    /// known.
     pub fn all_bytes(&self) -> Option<usize> {
         let mut sizes = self.side_files.iter().map(|file| file.bytes);
         sizes.try_fold(self.bytes?, |sum, bytes| Some(sum.saturating_add(bytes?)))

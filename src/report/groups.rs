@@ -1,20 +1,20 @@
-//! Places that are left alone for one reason, said in one line.
+//! Groups of places that are left alone for the same reason, each for one line of a report.
 //!
-//! Knows the places and what their reasons have in common; not what such a line looks like.
+//! Knows the places and what their reasons have in common; does not know what a line looks like.
 
 use std::collections::HashMap;
 
 use crate::refusal::Subject;
 use crate::report::{LeftAlone, words};
 
-/// Places that are left alone for one reason.
+/// Places that are left alone for the same reason.
 #[derive(Debug)]
 pub struct Group<'r> {
     /// The places.
     pub places: Vec<&'r LeftAlone>,
 }
 
-/// The places by their reasons, each where the first of it stands.
+/// Groups the places by reason; the groups stand in the order of their first places.
 pub fn groups(near_misses: &[LeftAlone]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group> = Vec::new();
     let mut by_reason: HashMap<&str, usize> = HashMap::new();
@@ -22,7 +22,7 @@ pub fn groups(near_misses: &[LeftAlone]) -> Vec<Group<'_>> {
         let new = groups.len();
         let index = *by_reason.entry(&place.in_common).or_insert(new);
         match groups.get_mut(index) {
-            // A node with several operands that are in the way is one place.
+            // A node of which several operands are in the way is one place.
             Some(group) if group.places.last().is_some_and(|last| last.node == place.node) => {}
             Some(group) => group.places.push(place),
             None => groups.push(Group { places: vec![place] }),
@@ -32,14 +32,16 @@ pub fn groups(near_misses: &[LeftAlone]) -> Vec<Group<'_>> {
 }
 
 impl Group<'_> {
-    /// The reason: word by word, if it is the same for all.
+    /// Returns the reason: in full if it is the same for all places, else what the reasons have
+    /// in common.
     pub fn reason(&self) -> &str {
         let Some((first, others)) = self.places.split_first() else { return "" };
         let is_same = others.iter().all(|place| place.reason == first.reason);
         if is_same { &first.reason } else { &first.in_common }
     }
 
-    /// How many there are of each kind, as they come: `2 norms`, `1 sum, 2 norms and 1 scale`.
+    /// Returns the number of places of each kind, in the order in which the kinds appear:
+    /// `2 norms`, `1 sum, 2 norms and 1 scale`.
     pub fn counted(&self) -> String {
         let counts = self.counts().into_iter();
         let counts = counts.map(|(what, count)| words::counted(count, &what.to_string()));

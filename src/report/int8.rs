@@ -1,29 +1,30 @@
-//! What int8 weights leave of the outputs of a new model.
+//! The accuracy of a new model's outputs with int8 weights.
 //!
-//! Knows numbers, and one line of words.
+//! Knows numbers, and how to say them in one line; does not measure them.
 
 use serde::Serialize;
 
-/// Signal and noise of all outputs, the kernels of the new model rounded to int8 and its tensors
-/// as they are.
+/// Signal-to-noise ratio of all outputs if the kernels of the new model are rounded to int8 and
+/// its tensors are left as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Int8Outputs {
-    /// In dB, with one step for each kernel.
+    /// The ratio in dB, with one quantization step for each kernel.
     pub per_tensor: f64,
-    /// In dB, with one step for each output channel.
+    /// The ratio in dB, with one quantization step for each output channel.
     pub per_channel: f64,
-    /// Whether the caller gave all inputs; else they were random.
+    /// Whether the caller gave all inputs; if not, they were random.
     pub given: bool,
 }
 
 impl Int8Outputs {
-    /// What was found with one step for each kernel, and for each channel.
+    /// Creates the result from the ratios in dB with one step for each kernel and for each
+    /// channel.
     pub(crate) fn new(per_tensor: f64, per_channel: f64, given: bool) -> Self {
         Int8Outputs { per_tensor, per_channel, given }
     }
 
-    /// In one line.
+    /// Returns the result in one line.
     pub fn in_words(&self) -> String {
         let on = if self.given {
             ""

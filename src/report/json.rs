@@ -1,6 +1,6 @@
-//! How data become JSON, where their own shape is not that of the schema.
+//! Serialization to JSON of data whose own shape is not that of the schema.
 //!
-//! Stands below the data: it knows what serde needs of a field, and no report.
+//! Stands below the report's data: knows what serde needs for a field, but no report.
 
 use serde::Serialize;
 use serde::ser::Serializer;
@@ -9,25 +9,28 @@ use crate::refusal::Reason;
 use crate::report::escape::is_unsafe;
 use crate::verify::outcome::Outcome;
 
-/// The schema of what is written here.
+/// The JSON schema of the report.
 pub const JSON_SCHEMA: &str = include_str!("schema.json");
 
-/// The report as JSON, indented.
+/// Returns the report as indented JSON.
 pub fn json(report: &impl Serialize) -> String {
-    // Neither a map with keys that are no texts is in it, nor anything else that could fail.
+    // Serialization cannot fail: all keys of maps are strings, and no other type in a report can
+    // fail.
     printable(&serde_json::to_string_pretty(report).unwrap_or_default())
 }
 
-/// The report as one line of JSON.
+/// Returns the report as one line of JSON.
 pub fn json_line(report: &impl Serialize) -> String {
     printable(&serde_json::to_string(report).unwrap_or_default())
 }
 
-/// `json` as a line, with what would steer a terminal spelled out.
+/// Returns `json` with a line end, and with characters that would control a terminal spelled
+/// out.
 fn printable(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for c in json.chars() {
-        // Names are anybody's, and this may go to a terminal; the line ends are our own.
+        // A name may hold any character, and the JSON may go to a terminal; the line ends are
+        // our own.
         if is_unsafe(c) && c != '\n' {
             safe.push_str(&format!("\\u{:04x}", c as u32));
         } else {
@@ -38,10 +41,10 @@ fn printable(json: &str) -> String {
     safe
 }
 
-/// What [`kind`] says of a block whose weights could not be computed or proved.
+/// The [`kind`] of the reason of a block whose weights could not be computed or proved.
 pub const UNPROVED: &str = "unproved";
 
-/// A reason in a word that programs may rely on.
+/// Returns the kind of a reason, as a word that programs may rely on.
 pub fn kind(reason: &Reason) -> &'static str {
     match reason {
         Reason::DifferentInputs { .. } => "different_inputs",
@@ -62,7 +65,7 @@ pub fn kind(reason: &Reason) -> &'static str {
     }
 }
 
-/// A run as it is written.
+/// The outcome of a run, as it is written.
 #[derive(Serialize)]
 struct Run<'r> {
     outcome: &'static str,
@@ -89,10 +92,10 @@ struct OutputError<'r> {
     error: f64,
 }
 
-/// Writes the run of both models; null if nothing was run.
+/// Writes the outcome of running both models; null if nothing was run.
 ///
 /// # Errors
-/// What `to` says.
+/// Returns the error of the serializer `to`.
 pub fn run<S: Serializer>(outcome: &Option<Outcome>, to: S) -> Result<S::Ok, S::Error> {
     fn outputs(errors: &[(String, f64)]) -> Vec<OutputError<'_>> {
         errors.iter().map(|(name, error)| OutputError { name, error: *error }).collect()
@@ -127,13 +130,13 @@ pub fn run<S: Serializer>(outcome: &Option<Outcome>, to: S) -> Result<S::Ok, S::
     run.serialize(to)
 }
 
-/// Writes a count, which is `f64` because an integer would overflow: as long as it is whole,
-/// without a fraction.
+/// Writes a count, which is `f64` because an integer could overflow; without a fraction if it is
+/// whole.
 ///
 /// # Errors
-/// What `to` says.
+/// Returns the error of the serializer `to`.
 pub fn whole_number<S: Serializer>(number: &f64, to: S) -> Result<S::Ok, S::Error> {
-    /// Up to here all whole numbers are there.
+    /// 2^53: below it, `f64` represents every whole number exactly.
     const EXACT: f64 = (1u64 << 53) as f64;
     if number.fract() == 0.0 && (0.0..EXACT).contains(number) {
         to.serialize_u64(*number as u64)
@@ -142,10 +145,10 @@ pub fn whole_number<S: Serializer>(number: &f64, to: S) -> Result<S::Ok, S::Erro
     }
 }
 
-/// As [`whole_number`], of a count that may be unknown.
+/// Writes a count that may be unknown, as [`whole_number`] does; null if it is.
 ///
 /// # Errors
-/// What `to` says.
+/// Returns the error of the serializer `to`.
 pub fn whole<S: Serializer>(number: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
     match number {
         Some(number) => whole_number(number, to),

@@ -1,6 +1,6 @@
 //! Branches that stay apart from the kernels beside them.
 //!
-//! Stands below the data: it knows a branch and what it would cost, and no report.
+//! Stands below the report's data: knows a branch and what merging it would cost, but no report.
 
 use serde::Serialize;
 
@@ -11,22 +11,22 @@ use crate::refusal::less_exact;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct KeptApart {
-    /// Its taps per spatial axis; `None` of the identity, scaled or not.
+    /// Taps per spatial axis; `None` for the identity, scaled or not.
     pub kernel: Option<Vec<i64>>,
-    /// The signal-to-noise ratio of the convolution's int8 weights in dB, with one step for all,
-    /// if the branch were merged; `None` if rounding would change nothing.
+    /// Signal-to-noise ratio, in dB, that the convolution's int8 weights would have with one
+    /// step for all if the branch were merged; `None` if rounding would change nothing.
     pub sqnr_merged: Option<f64>,
-    /// The same as it is.
+    /// The same ratio with the branch apart.
     pub sqnr_apart: Option<f64>,
 }
 
 impl KeptApart {
-    /// What is kept apart and why.
+    /// Creates the entry of a branch from its taps and the two ratios.
     pub fn of(kernel: Option<Vec<i64>>, sqnr_merged: Option<f64>, sqnr_apart: Option<f64>) -> Self {
         KeptApart { kernel, sqnr_merged, sqnr_apart }
     }
 
-    /// The same in words.
+    /// Says which branch is kept apart, and why.
     pub(crate) fn told(&self) -> String {
         let exact = less_exact(self.sqnr_merged, self.sqnr_apart);
         let branch = branch(self.kernel.as_deref());

@@ -1,42 +1,43 @@
-//! The whole model as its layers, in order: what stays, and where the blocks are.
+//! The layers of the whole model in order: the nodes that stay, and the blocks between them.
 //!
-//! Plain data, for a drawing; knows no graph.
+//! Plain data for a drawing; knows no graph.
 
-/// What the model is made of, node by node, in the order of the file.
+/// The layers of a model, in the order of its nodes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Layers {
-    /// The first ones.
+    /// The first layers, as many as a drawing may have.
     pub layers: Vec<Layer>,
-    /// How many nodes are behind these.
+    /// Number of layers beyond these.
     pub left_out: usize,
 }
 
-/// A node, or a block.
+/// A node, a block, or the beginning of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Layer {
     /// A node that stays.
     Node {
-        /// Its operator, or what it became.
+        /// The operator of the node.
         operator: String,
-        /// Its name, else that of its output.
+        /// The name of the node, or of its output if it has none.
         name: String,
-        /// Whether its windows are more than one position apart, so that it makes fewer.
+        /// Whether a stride of the node is larger than 1, so that its output has fewer
+        /// positions.
         is_strided: bool,
     },
-    /// A block, where its output is computed.
+    /// A block, at the node that computes its output.
     Block {
-        /// Its number among those of the report.
+        /// Index among the blocks of the report.
         number: usize,
-        /// Nodes that go away for it.
+        /// Number of nodes that the block removes.
         removed: usize,
     },
-    /// A node that goes since nothing reads it any more, such as a constant.
+    /// A node, such as a constant, that goes because nothing reads it any more.
     Unread {
-        /// Its operator.
+        /// The operator of the node.
         operator: String,
     },
-    /// Here begins a body of an If, Loop or the like.
+    /// The beginning of a body of If, Loop or the like.
     Body,
 }

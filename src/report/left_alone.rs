@@ -1,6 +1,6 @@
-//! A place that was left alone, and what helps.
+//! Places that were left alone, and what helps.
 //!
-//! Knows reasons and the caller's choices; not what was planned.
+//! Knows reasons and the caller's options; does not know the plan.
 
 use std::borrow::Cow;
 
@@ -16,28 +16,28 @@ use crate::setting::{Setting, told};
 pub struct LeftAlone {
     /// The node where the branches meet, or the block.
     pub node: String,
-    /// The kind of the reason, in a word that programs may rely on.
+    /// The kind of the reason, as a word that programs may rely on.
     pub kind: &'static str,
-    /// The reason.
+    /// The reason, as a sentence.
     pub reason: String,
-    /// What helps.
+    /// What helps, as a sentence.
     pub help: Cow<'static, str>,
-    /// The choice of the caller that the reason names.
+    /// The caller's option that the reason names.
     #[serde(skip)]
     pub setting: Option<Setting>,
     /// The option that helps.
     #[serde(skip)]
     pub(crate) option: Option<&'static str>,
-    /// What is left alone.
+    /// What kind of place is left alone.
     #[serde(skip)]
     pub(crate) subject: Subject,
-    /// What the reason says of several places at once.
+    /// The reason without what is particular to one place, so that it describes several places.
     #[serde(skip)]
     pub(crate) in_common: String,
 }
 
 impl LeftAlone {
-    /// What was missed by little.
+    /// Creates the entry of a near miss.
     pub(crate) fn of(NearMiss { subject, node, reason }: &NearMiss) -> Self {
         LeftAlone {
             node: node.clone(),
@@ -56,12 +56,12 @@ impl LeftAlone {
         !self.help.is_empty() && !self.help.starts_with(help::NOTHING)
     }
 
-    /// Whether that is to fix sizes.
+    /// Whether fixing sizes helps.
     pub(crate) fn is_helped_by_sizes(&self) -> bool {
         self.option == Some(help::SIZES)
     }
 
-    /// Puts the choices of the caller that it names in words of the caller's own.
+    /// Puts the caller's own words in the place of the options that the messages name.
     pub(crate) fn put_settings_in(&mut self, words: &dyn Fn(&Setting) -> String) {
         if let Some(setting) = &self.setting {
             self.reason = told(&self.reason, setting, words);

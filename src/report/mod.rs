@@ -1,12 +1,14 @@
-//! What happened: once, as data; then as text, JSON or a page.
+//! The report on a conversion: once as data, and from these data as text, JSON or an HTML page.
 //!
-//! The data are here, and are what `schema.json` describes, name by name. Below them stand
-//! `files`, what is known of a model's files, `request`, what was asked for, `notes`, what else
-//! a user should know, `json`, how fields become JSON, `groups`, which places are left alone for
-//! one reason, and `savings`, what blocks save. Above them are [`text`], the summary in lines
-//! (its `table` has a row per block), and [`html`], the page, with the [`words`] and the
-//! [`verdict`] that they share; [`target`] is where they go. All are handed plain data: they
-//! know no planner and no reader, and decide nothing.
+//! The data types are here; `schema.json` describes their JSON, name by name. Below them stand
+//! `files` (a model's files), `request` (what was asked for), `notes` (what else a user should
+//! know), `json` (how fields become JSON), `groups` (places that are left alone for the same
+//! reason) and `savings` (what blocks save). Above them are [`text`], the summary in lines (its
+//! `table` has a row for each block), and [`html`], the page, with the [`words`] and the
+//! [`verdict`] that both use; [`target`] writes a report where it goes.
+//!
+//! Knows plain data, which others fill in; does not know the planner or the reader, and decides
+//! nothing.
 
 mod average;
 mod equalization;
@@ -52,63 +54,65 @@ pub use crate::report::request::{
 use crate::setting::{Setting, told};
 pub use crate::verify::outcome::{Agreement, NotRun, Outcome};
 
-/// Version of the schema: it grows when a reader of the last one would misunderstand.
+/// The version of the schema. It grows when a reader of the previous version would misunderstand
+/// a report.
 pub const SCHEMA: u32 = 2;
 
-/// Everything that a conversion did.
+/// The report on a conversion.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// [`SCHEMA`].
+    /// The version of the schema: [`SCHEMA`].
     pub schema: u32,
-    /// What made it.
+    /// The program that made the report.
     pub tool: Tool,
-    /// How it ended.
+    /// How the conversion ended.
     pub outcome: Ending,
-    /// What the caller is told, if it did not get what was asked for.
+    /// What the caller is told if it did not get what was asked for.
     pub error: Option<ReportedError>,
-    /// What was asked for.
+    /// What the conversion was asked to do.
     pub mode: Mode,
-    /// The choices of the caller.
+    /// The caller's options.
     pub options: RequestedOptions,
-    /// What random inputs were made from.
+    /// The seeds of the random inputs.
     pub seeds: Seeds,
-    /// By how much old and new may differ.
+    /// The differences that are allowed between the old and the new model.
     pub tolerances: AllowedDifferences,
-    /// What the model and its verification rest on.
+    /// The versions of the engine, of the file's format and of its operators.
     pub versions: Versions,
     /// The model that was read.
     pub input: File,
-    /// The one that was written.
+    /// The model that was written; `None` if none was.
     pub output: Option<File>,
-    /// What was, or would be, fused.
+    /// The blocks that were, or would be, fused.
     pub blocks: Vec<BlockReport>,
-    /// What was left alone, and why.
+    /// The places that were left alone, and why.
     pub near_misses: Vec<LeftAlone>,
-    /// The run of both models; `None` if nothing was run.
+    /// The outcome of running both models; `None` if nothing was run.
     #[serde(serialize_with = "json::run")]
     pub run: Option<Outcome>,
-    /// What verification showed, in a few words: see [`verdict`]. `None` if nothing was to be
-    /// verified, or the conversion did not come so far.
+    /// What verification showed, in a few words (see [`verdict`]); `None` if there was nothing
+    /// to verify, or the conversion did not get that far.
     pub verdict: Option<String>,
-    /// What became of the factors of channels; `None` if they were not asked for.
+    /// The result of scaling channels; `None` if it was not asked for.
     pub equalization: Option<Equalization>,
-    /// What int8 weights leave of the outputs; `None` if that was not asked for, or nothing tells.
+    /// The accuracy of the outputs with int8 weights; `None` if that was not asked for, or could
+    /// not be measured.
     pub int8_outputs: Option<Int8Outputs>,
-    /// Sizes of the whole model.
+    /// The sizes of the whole model, before and after.
     pub sizes: Change<Size>,
-    /// Of a new model, the operators of which there are more or fewer nodes than before.
+    /// The operators whose number of nodes changed; empty if no new model was written.
     pub operators: Vec<OperatorChange>,
-    /// What the model is made of, in order; `None` if that was not asked for.
+    /// The layers of the model, in order; `None` if details were not asked for.
     #[serde(skip)]
     pub layers: Option<Layers>,
     /// What else a user should know.
     pub notes: Notes,
-    /// Where the time went.
+    /// The time that each step took.
     pub seconds: Seconds,
 }
 
-/// What made a report.
+/// The program that made a report.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Tool {
@@ -127,144 +131,146 @@ pub enum Ending {
     Looked,
     /// The new model is in its place.
     Written,
-    /// Nothing was written.
+    /// Nothing was written, because of an error.
     Failed,
 }
 
-/// What ended a conversion, as its caller tells it.
+/// The error that ended a conversion, as its caller reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ReportedError {
     /// The exit code, if the caller is a process that ends with one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
-    /// What is wrong.
+    /// What is wrong, in a sentence.
     pub message: String,
 }
 
 impl ReportedError {
-    /// What the caller of the library is told, where no process ends.
+    /// The error as a call of the library returns it, where no process ends.
     pub fn of_call(message: String) -> Self {
         ReportedError { exit_code: None, message }
     }
 
-    /// What a process says on standard error, and the code that it ends with.
+    /// The error as a process writes it to standard error, with the exit code of the process.
     pub fn of_process(message: String, exit_code: u8) -> Self {
         ReportedError { exit_code: Some(exit_code), message }
     }
 }
 
-/// What was asked for.
+/// What a conversion was asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Mode {
-    /// Only look.
+    /// Only look at the model.
     Look,
-    /// Rewrite and verify.
+    /// Rewrite the model, and verify the new one.
     Verified,
-    /// Rewrite without verification.
+    /// Rewrite the model without verification.
     Unverified,
 }
 
-/// Something before and after.
+/// A quantity before and after.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Change<T> {
-    /// In the model that was read.
+    /// The quantity of the model that was read.
     pub before: T,
-    /// In the one that was, or would be, written.
+    /// The quantity of the model that was, or would be, written.
     pub after: T,
 }
 
-/// How many nodes of an operator there are.
+/// An operator, and how many nodes it has before and after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct OperatorChange {
-    /// Its name, behind that of its domain if this is not ONNX's own.
+    /// The name of the operator, preceded by its domain unless that is ONNX's own.
     pub operator: String,
-    /// Nodes before.
+    /// Number of nodes before.
     pub before: usize,
-    /// Nodes after.
+    /// Number of nodes after.
     pub after: usize,
 }
 
-/// How large a model is. What is `None` is not known, or was not asked for.
+/// The size of a model. A quantity is `None` if it is not known, or was not asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Size {
-    /// Of the model file and its side files.
+    /// Bytes of the model file and its side files.
     pub bytes: Option<usize>,
-    /// Of the main graph and of bodies.
+    /// Nodes of the main graph and of the bodies of control-flow nodes.
     pub nodes: Option<usize>,
-    /// Elements of the floating-point tensors that it stores.
+    /// Elements of the floating-point tensors that the model stores.
     pub parameters: Option<u64>,
-    /// Of what is linear, for inputs of the known sizes and one image where that is open.
+    /// Multiply-adds of the linear nodes, for inputs of the known sizes, and for one image where
+    /// the batch size is open.
     #[serde(serialize_with = "json::whole")]
     pub multiply_adds: Option<f64>,
 }
 
-/// One fused block.
+/// A block that was, or would be, fused.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct BlockReport {
-    /// Its name.
+    /// The name of the block.
     pub name: String,
-    /// Its branches, as in `3×3 + 1×3 + 3×1`.
+    /// The branches, as in `3×3 + 1×3 + 3×1`.
     pub branches: String,
-    /// The same, as they may be drawn.
+    /// The branches step by step, for a drawing.
     #[serde(skip)]
     pub steps: BlockSteps,
-    /// Batch norms that were folded.
+    /// Number of batch norms that are folded.
     pub norms: usize,
-    /// Names of nodes that nobody else needs.
+    /// Names of the nodes that go because nothing else needs them.
     pub removed_nodes: Vec<String>,
     /// Names of the nodes in their place; empty if none were made.
     pub new_nodes: Vec<String>,
-    /// Names of the initializers that they read; empty if none were made.
+    /// Names of the initializers that the new nodes read; empty if none were made.
     pub new_tensors: Vec<String>,
-    /// The tensors that it reads.
+    /// Names of the tensors that the block reads.
     pub reads: Vec<String>,
-    /// The tensor that it computes.
+    /// Name of the tensor that the block computes.
     pub output: String,
-    /// The convolutions that it becomes.
+    /// The convolutions that the block becomes.
     pub geometry: Vec<Shape>,
-    /// Positions of its output, over all images; `None` if that is not known.
+    /// Number of positions of the output, over all images; `None` if it is not known.
     #[serde(serialize_with = "json::whole")]
     pub positions: Option<f64>,
-    /// What has to hold of the model's tensors for the block to be right, and is not promised
-    /// by the file alone.
+    /// Conditions on the model's tensors without which the block is not correct, as far as the
+    /// file alone does not guarantee them.
     pub conditions: Vec<String>,
     /// Cost of the old nodes.
     pub before: BlockCost,
-    /// Cost of the new ones.
+    /// Cost of the new nodes.
     pub after: BlockCost,
-    /// Its float64 proof.
+    /// The float64 proof of the block; `None` if there is none.
     pub proof: Option<Proof>,
-    /// One per convolution; `None` if that was not asked for, or nothing was made.
+    /// The weights of each convolution, before and after; `None` if details were not asked for,
+    /// or no convolution was made.
     #[serde(serialize_with = "weights::serialize")]
     pub weights: Option<Vec<Comparison>>,
-    /// Branches that stay apart from its convolutions.
+    /// The branches that stay apart from the convolutions.
     pub kept_apart: Vec<KeptApart>,
-    /// What to do before quantization, if its weights are poor as int8.
+    /// What to do before quantization; `None` unless the weights are poor as int8.
     pub hint: Option<String>,
-    /// The choice of the caller that the hint names.
+    /// The caller's option that the hint names.
     #[serde(skip)]
     pub hint_setting: Option<Setting>,
 }
 
-/// A block's branches from what they read to their sum, each step in words: `3×3`, `norm`,
-/// `scale`, `identity`, or a tensor's name in backticks.
+/// The branches of a block, each from the tensor that it reads to the sum. A step is a word:
+/// `3×3`, `norm`, `scale`, `identity`, or the name of a tensor in backticks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlockSteps {
-    /// One per branch; the last may stand for further ones.
+    /// The steps of each branch; the last entry may stand for several further branches.
     pub branches: Vec<Vec<Arc<str>>>,
-    /// What comes after the sum.
+    /// The steps after the sum.
     pub after: Vec<Arc<str>>,
 }
 
-/// What a proof showed.
+/// The result of a block's proof.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Proof {
@@ -272,11 +278,11 @@ pub struct Proof {
     pub error: f64,
 }
 
-/// What a block's nodes cost.
+/// The cost of a block's nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct BlockCost {
-    /// Nodes.
+    /// Number of nodes.
     pub nodes: usize,
     /// Elements of weights, biases and statistics.
     pub parameters: u64,
@@ -289,31 +295,31 @@ pub struct BlockCost {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Shape {
-    /// Taps; empty for a matrix product.
+    /// Number of taps; empty for a matrix product.
     pub kernel: Vec<i64>,
-    /// Distance of two outputs' windows.
+    /// Distance between the windows of consecutive outputs.
     pub strides: Vec<i64>,
-    /// Distance of two taps.
+    /// Distance between consecutive taps.
     pub dilations: Vec<i64>,
-    /// What is added at the beginning and end; negative if it is cropped.
+    /// Padding at the beginning and at the end; negative where the input is cropped.
     pub pads: Vec<[i64; 2]>,
-    /// What is added there.
+    /// What the padding holds: `zero`, or what another mode of ONNX's Pad puts there.
     pub borders: Vec<&'static str>,
-    /// Groups of channels.
+    /// Number of groups of channels.
     pub groups: usize,
-    /// Channels that it reads.
+    /// Number of input channels.
     pub inputs: usize,
-    /// Channels that it makes.
+    /// Number of output channels.
     pub outputs: usize,
     /// Whether it is a transposed convolution.
     pub transposed: bool,
 }
 
-/// Where the time went, on the wall's clock.
+/// The time that each step took, in seconds of wall-clock time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Seconds {
-    /// Opening and understanding the model, its hash included.
+    /// Opening and understanding the model, including its hash.
     pub read: f64,
     /// Deciding what to fuse.
     pub plan: f64,
@@ -321,20 +327,20 @@ pub struct Seconds {
     pub fuse_and_prove: f64,
     /// Writing the new model and putting it in place.
     pub write: f64,
-    /// Reading it back against the old one, its hash included.
+    /// Reading the new model back and comparing it with the old one, including its hash.
     pub read_back: f64,
     /// Running both models.
     pub run: f64,
-    /// Finding factors of channels, and proving what they change.
+    /// Finding the factors of channels, and proving what they change.
     pub equalize: f64,
     /// Running the new model with int8 weights.
     pub int8: f64,
-    /// All of it.
+    /// The whole conversion, except for writing the report.
     pub total: f64,
 }
 
 impl Report {
-    /// Of a conversion of the model called `path` that has done nothing yet.
+    /// Creates the report of a conversion of the model called `path` that has done nothing yet.
     pub fn new(path: String, mode: Mode) -> Self {
         Report {
             schema: SCHEMA,
@@ -362,7 +368,7 @@ impl Report {
         }
     }
 
-    /// Puts the choices of the caller that reasons name in words of the caller's own.
+    /// Puts the caller's own words in the place of the options that the report's messages name.
     pub fn put_settings_in(&mut self, words: &dyn Fn(&Setting) -> String) {
         self.near_misses.iter_mut().for_each(|place| place.put_settings_in(words));
         for BlockReport { hint, hint_setting, .. } in &mut self.blocks {
@@ -387,7 +393,7 @@ impl Report {
         }
     }
 
-    /// Whether nothing is fused and nothing converted: the new model is the old one.
+    /// Whether the new model is the old one: nothing is fused, converted or scaled.
     pub fn is_unchanged(&self) -> bool {
         let is_equalized = self.equalization.as_ref().is_some_and(|own| own.applied);
         self.blocks.is_empty() && self.notes.inferred_nodes == 0 && !is_equalized
@@ -398,14 +404,15 @@ impl Report {
         self.blocks.iter().filter(|block| block.hint.is_some())
     }
 
-    /// The largest error that a proof showed; `None` if nothing was proved.
+    /// Returns the largest error of all proofs; `None` if nothing was proved.
     pub fn largest_proof_error(&self) -> Option<f64> {
         let errors = self.blocks.iter().filter_map(|block| block.proof.map(|proof| proof.error));
         errors.reduce(f64::max)
     }
 
-    /// Per size of the fused kernels, in the order of the blocks: the paper's average
-    /// magnitude (Eq. 9) of those, and of the largest kernels before that have that size.
+    /// Returns, for each size of the fused kernels in the order of the blocks, the paper's
+    /// average magnitude (Eq. 9) of these kernels, and of those largest kernels before fusing
+    /// that have the same size.
     pub fn averages(&self) -> Vec<Average> {
         let all = || self.blocks.iter().flat_map(|block| block.weights.iter().flatten());
         let mut sizes: Vec<&[usize]> = Vec::new();

@@ -1,33 +1,35 @@
-//! What else a user should know, besides blocks and what was left alone.
+//! What a user should know besides the blocks and the places that were left alone.
 //!
-//! Knows data, and the choices of a caller that they name.
+//! Knows plain data, and the caller's options that they name; decides nothing.
 
 use serde::Serialize;
 
 use crate::setting::Setting;
 
-/// What else a user should know.
+/// What a user should know besides.
 #[derive(Debug, Clone, Default, Serialize)]
 #[non_exhaustive]
 pub struct Notes {
-    /// The model's operator set, if it is newer than what is known here.
+    /// The operator set of the model, if it is newer than the newest known one.
     pub newer_opset: Option<NewerOpset>,
-    /// How many nodes in training mode became, or went into, their inference form.
+    /// Number of nodes in training mode that are converted to inference, alone or as part of a
+    /// block.
     pub inferred_nodes: usize,
-    /// These nodes. Before, the file computed something else.
+    /// The nodes that are converted. In training mode, the file computed something else.
     pub converted_nodes: Vec<ConvertedNode>,
-    /// Graph inputs that went because they only named folded weights.
+    /// Number of graph inputs that were removed because they only named folded weights.
     pub removed_inputs: usize,
-    /// Shapes of inputs that the file leaves open, at which the model runs; where sizes that
-    /// are known would help.
+    /// Shapes at which the model runs, for the inputs whose shapes the file leaves open; empty
+    /// unless known sizes might help.
     pub open_sizes: Vec<OpenShape>,
-    /// Names that several nodes of one graph have: ONNX Runtime refuses such a file.
+    /// Names that several nodes of one graph share: ONNX Runtime refuses such a file.
     pub repeated_names: Vec<String>,
-    /// Why it is not known that the new files would outlive a power failure.
+    /// Why the new files may not survive a power failure: what prevented their names from being
+    /// flushed to disk.
     pub unsynced: Option<String>,
 }
 
-/// A shape for an input that the file leaves open.
+/// A shape for an input whose shape the file leaves open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct OpenShape {
@@ -35,38 +37,38 @@ pub struct OpenShape {
     pub input: String,
     /// The shape.
     pub shape: Vec<usize>,
-    /// The choice of the caller that this is, in words.
+    /// The caller's option that fixes this shape, in words.
     #[serde(skip)]
     pub told: String,
 }
 
-/// An operator set that is newer than those that are known here.
+/// An operator set that is newer than the newest known one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 #[non_exhaustive]
 pub struct NewerOpset {
-    /// The model's.
+    /// The version in the model.
     pub model: i64,
-    /// The newest one that is known.
+    /// The newest known version.
     #[serde(skip)]
     pub known: i64,
 }
 
-/// A node in training mode that became, or went into, its inference form.
+/// A node in training mode that is converted to inference, alone or as part of a block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ConvertedNode {
-    /// Its name, else that of its output.
+    /// The name of the node, or of its output if it has none.
     pub node: String,
-    /// Its operator.
+    /// The operator of the node.
     pub operator: String,
-    /// What it computed before, and what it does now.
+    /// What the node computed before, and what it computes now.
     #[serde(skip)]
     pub change: &'static str,
 }
 
 impl OpenShape {
-    /// Of this input.
+    /// Creates the entry of an input, given with its shape.
     pub(crate) fn of((input, shape): &(String, Vec<usize>)) -> Self {
         let (input, shape) = (input.clone(), shape.clone());
         let new = OpenShape { input, shape, told: String::new() };

@@ -1,22 +1,22 @@
-//! What becomes of a block's weights as int8, and what to do about it.
+//! The effect of fusing on a block's int8 weights, and what to do about it.
 //!
-//! Knows magnitudes; neither how they were measured nor which flags there are.
+//! Knows magnitudes; does not know how they were measured, or which flags there are.
 
 use crate::affine::{Comparison, DominantBranch, Int8Weights, branch};
 use crate::refusal::less_exact;
 use crate::report::BlockReport;
 use crate::setting::Setting;
 
-/// What helps every kernel.
+/// The advice that helps any kernel.
 pub const ADVICE: &str = "quantize weights per channel, or equalize them across layers first";
 
 impl BlockReport {
-    /// Notes what became of its weights, and what to do about it.
+    /// Records the `weights` of the convolutions, and a hint if some of them are poor as int8.
     pub fn note_weights(&mut self, weights: Option<Vec<Comparison>>) {
         self.weights = weights;
         let hint = self.poorest().map(|compared| {
             let cause = cause(compared);
-            // What was as poor before is not the branch's doing alone.
+            // If the kernel was as poor before, the branch is not the only cause.
             let is_lost = compared.after.int8.is_lost_beside(&compared.before.int8);
             let helps = cause.is_some() && is_lost;
             let setting = helps.then_some(Setting::KeepDominant);
@@ -32,7 +32,7 @@ impl BlockReport {
         };
     }
 
-    /// Of the convolutions whose weights are poor as int8, the one whose are the poorest.
+    /// Returns the poorest of the convolutions whose weights are poor as int8.
     pub(crate) fn poorest(&self) -> Option<&Comparison> {
         let all = self.weights.iter().flatten();
         let poor = all.filter(|compared| compared.after.int8.is_poor_beside(&compared.before.int8));
@@ -41,7 +41,7 @@ impl BlockReport {
     }
 }
 
-/// How poor int8 weights are.
+/// Says how poor int8 weights are.
 fn poor(before: &Int8Weights, after: &Int8Weights) -> String {
     let per_channel = after.sqnr_per_channel.map(|sqnr| format!(", {sqnr:.1} dB per channel"));
     let told = |sqnr: f64| format!("{sqnr:.1}");
@@ -53,7 +53,7 @@ fn poor(before: &Int8Weights, after: &Int8Weights) -> String {
     format!("int8 weights are {per_tensor} with one step per tensor{per_channel}")
 }
 
-/// The branch that makes them so, if it is not the kernel itself.
+/// Names the branch that makes the weights poor; `None` if that is the kernel itself.
 fn cause(compared: &Comparison) -> Option<String> {
     let DominantBranch { kernel, filters, all } = compared.dominant.as_ref()?;
     let taps = |taps: &usize| i64::try_from(*taps).ok();
@@ -64,7 +64,7 @@ fn cause(compared: &Comparison) -> Option<String> {
     is_most.then(|| format!("{branch} holds the largest weight in {filters} of {all} filters"))
 }
 
-/// One kernel's int8 weights before and after, in a line.
+/// Describes the int8 weights of one kernel before and after, in one line.
 pub(crate) fn change(compared: &Comparison) -> String {
     let (before, after) = (&compared.before.int8, &compared.after.int8);
     let both = |of: fn(&Int8Weights) -> Option<f64>| {

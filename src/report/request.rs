@@ -1,42 +1,42 @@
-//! What a conversion was asked for, and what its checks were held to.
+//! What a conversion was asked for, and the bounds of its checks.
 //!
-//! Plain data, so that the same can be asked for once more; knows no file that was read.
+//! Plain data, so that the same can be asked for again; knows no file that was read.
 
 use serde::Serialize;
 
-/// The choices of the caller that decide what is fused and how it is verified.
+/// The caller's options that decide what is fused and how it is verified.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct RequestedOptions {
-    /// Which factors channels may have; `None` if none were looked for.
+    /// The kind of factors that channels may have; `None` if none were looked for.
     pub equalize: Option<&'static str>,
-    /// Which identities stay apart from the kernels beside them.
+    /// Which identity branches stay apart from the kernels beside them.
     pub keep_identity: &'static str,
-    /// Whether initializers that a caller may override stay.
+    /// Whether initializers that a caller may override are kept.
     pub keep_overridable: bool,
-    /// By which fraction of its parameters the model may grow by copies of kernels.
+    /// The fraction of its parameters by which the model may grow through copies of kernels.
     pub growth: f64,
-    /// Which nodes in training mode become their inference form.
+    /// Which nodes in training mode are converted to inference.
     pub training_mode: &'static str,
-    /// Names of blocks to leave alone.
+    /// Names of the blocks that are left alone.
     pub skip: Vec<String>,
-    /// Shapes of inputs that the file leaves open.
+    /// Shapes of inputs whose shapes the file leaves open.
     pub input_shapes: Vec<RequestedShape>,
-    /// Inputs that were given, by name or by number.
+    /// Names or numbers of the inputs that were given.
     pub given_inputs: Vec<String>,
-    /// How many inputs are run.
+    /// Number of inputs that the models are run on.
     pub samples: usize,
-    /// Whether it fails if the whole model cannot be run.
+    /// Whether the conversion fails if the whole model cannot be run.
     pub require_run: bool,
-    /// Whether it fails if nothing is fused.
+    /// Whether the conversion fails if nothing is fused.
     pub require_fusion: bool,
-    /// How long verification may take, in seconds.
+    /// Time limit of verification, in seconds.
     pub verify_seconds: u64,
-    /// How many bytes the tensors of a run may take at a time.
+    /// Upper bound on the bytes of a run's tensors at any time.
     pub verify_bytes: usize,
 }
 
-/// The shape that a caller gave an input.
+/// The shape that the caller gave for an input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RequestedShape {
@@ -46,46 +46,46 @@ pub struct RequestedShape {
     pub shape: Vec<usize>,
 }
 
-/// What random inputs were made from.
+/// The seeds of the random inputs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Seeds {
-    /// Those of the proofs, which no choice changes.
+    /// The seed of the proofs, which no option changes.
     pub proof: u64,
-    /// Those of the first run of both models.
+    /// The seed of the first run of both models.
     pub run: u64,
 }
 
-/// By how much old and new may differ, relative to the largest value.
+/// The allowed differences between old and new, relative to the largest value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct AllowedDifferences {
-    /// In a block's proof, which is in float64.
+    /// The bound for a block's proof, which is in float64.
     pub proof: f64,
-    /// In an output of the whole model in float64.
+    /// The bound for a float64 output of the whole model.
     pub float64: f64,
-    /// In one in float32.
+    /// The bound for a float32 output.
     pub float32: f64,
-    /// In one in float16 or bfloat16.
+    /// The bound for a float16 or bfloat16 output.
     pub float16: f64,
 }
 
-/// What the model and its verification rest on.
+/// The versions on which the model and its verification depend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Versions {
-    /// What ran old and new nodes, and its version.
+    /// Name and version of the engine that ran the old and new nodes.
     pub engine: &'static str,
-    /// The file's version of the format; `None` if it could not be read.
+    /// The version of the ONNX format (IR) in the file; `None` if it could not be read.
     pub ir: Option<u64>,
-    /// The file's version of ONNX's operators; `None` if it could not be read.
+    /// The operator set of the file; `None` if it could not be read.
     pub opset: Option<i64>,
-    /// The newest version of ONNX's operators that is known here.
+    /// The newest known operator set.
     pub newest_opset: i64,
 }
 
 impl RequestedShape {
-    /// Of this input.
+    /// Creates the entry of an input, given with its shape.
     pub(crate) fn of((input, shape): (&String, &Vec<usize>)) -> Self {
         RequestedShape { input: input.clone(), shape: shape.clone() }
     }

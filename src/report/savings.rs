@@ -1,31 +1,32 @@
-//! What blocks save, and which of them save most.
+//! What the blocks save, and which of them save most.
 //!
-//! Knows blocks and what they cost; not how that is shown.
+//! Knows blocks and their costs; does not know how savings are shown.
 
 use crate::report::BlockReport;
 
-/// What the blocks of a model save, the most first.
+/// The savings of the blocks of a model.
 #[derive(Debug)]
 pub struct Savings<'r> {
-    /// What is counted.
+    /// The quantity that is counted.
     pub of: Saved,
-    /// Each block and how much it saves.
+    /// Each block and how much it saves, the largest saving first.
     pub blocks: Vec<(&'r BlockReport, f64)>,
-    /// How much all of them save together.
+    /// The sum of all savings.
     pub all: f64,
 }
 
-/// What blocks save.
+/// The quantity in which savings are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Saved {
-    /// Multiply-adds of the whole model's run.
+    /// Multiply-adds of a run of the whole model.
     MultiplyAdds,
-    /// Parameters, where it is not known of how many positions a run is.
+    /// Parameters: the number of positions of some block is not known.
     Parameters,
 }
 
 impl<'r> Savings<'r> {
-    /// Of all `blocks`: in multiply-adds, if these are known of each; else in parameters.
+    /// Counts the savings of `blocks` in multiply-adds if these are known for each of them, else
+    /// in parameters.
     pub fn of(blocks: &'r [BlockReport]) -> Self {
         let known: Option<Vec<_>> =
             blocks.iter().map(|block| Some((block, block.saved_multiply_adds()?))).collect();
@@ -43,14 +44,14 @@ impl<'r> Savings<'r> {
 }
 
 impl BlockReport {
-    /// Multiply-adds that it saves in a run; `None` if a size is not known.
+    /// Returns the multiply-adds that the block saves in a run; `None` if a size is not known.
     pub(crate) fn saved_multiply_adds(&self) -> Option<f64> {
         let (before, after) = (&self.before, &self.after);
         let each = before.multiply_adds_per_position - after.multiply_adds_per_position;
         Some(each * self.positions?)
     }
 
-    /// Parameters that it saves; negative if it needs more.
+    /// Returns the parameters that the block saves; negative if it needs more.
     fn saved_parameters(&self) -> f64 {
         self.before.parameters as f64 - self.after.parameters as f64
     }

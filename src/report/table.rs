@@ -1,7 +1,8 @@
-//! The blocks of a summary as a table: of a look as they stand in the model, of a conversion
-//! those first that save most.
+//! The blocks of a summary as a table: after a look in the order of the model, after a
+//! conversion with those first that save most.
 //!
-//! Knows the report's data, and how many columns a line may have.
+//! Knows the report's data, and how many columns a line may have; does not know where it is
+//! shown.
 
 use std::collections::HashMap;
 
@@ -9,27 +10,29 @@ use crate::report::escape::escaped;
 use crate::report::words::{self, amount};
 use crate::report::{BlockCost, BlockReport, Mode, Report};
 
-/// A table with more rows has one for all blocks that are alike.
+/// Largest number of blocks with a row each; if there are more, those that are alike share one.
 const MOST_ROWS: usize = 20;
 
-/// Names, and branches, are not cut below so many characters.
+/// The width below which names and branches are not cut.
 const SHORTEST: usize = 12;
 
-/// Where they would be cut below these, a column of numbers is left out first: the branches of
-/// the paper, `3×3 + 1×3 + 3×1, 3 batch norms`, are whole.
+/// The widths of names and of branches below which a column of numbers is left out before they
+/// are cut further. At 30, the branches of the paper, `3×3 + 1×3 + 3×1, 3 batch norms`, are
+/// whole.
 const LEGIBLE: [usize; 2] = [16, 30];
 
-/// The columns that may be left out, in this order: parameters, whose sum the summary says, too,
-/// and nodes.
+/// The indices of the columns that may be left out, in this order: parameters, whose sum the
+/// summary says as well, and nodes.
 const LEFT_OUT: [usize; 2] = [3, 2];
 
-/// What stands between two columns.
+/// The text between two columns.
 const GAP: &str = "  ";
 
-/// A row, cell by cell.
+/// The cells of a row.
 type Row = Vec<String>;
 
-/// The lines of the table, none longer than `width` if its names can be cut so far.
+/// Returns the lines of the table, at most `width` columns wide if its names can be cut that
+/// far.
 pub(crate) fn table(report: &Report, width: Option<usize>) -> Vec<String> {
     let mut rows = match report.mode {
         Mode::Look => looked(&report.blocks),
@@ -57,7 +60,7 @@ pub(crate) fn table(report: &Report, width: Option<usize>) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// How wide each column is.
+/// Returns the width of each column.
 fn widths(rows: &[Row]) -> Vec<usize> {
     let columns = rows.first().map_or(0, Vec::len);
     let cells = |column: usize| rows.iter().filter_map(move |row| row.get(column));
@@ -66,13 +69,14 @@ fn widths(rows: &[Row]) -> Vec<usize> {
         .collect()
 }
 
-/// How wide the table is.
+/// Returns the width of the table.
 fn total(widths: &[usize]) -> usize {
     let gaps = GAP.len().saturating_mul(widths.len().saturating_sub(1));
     widths.iter().sum::<usize>().saturating_add(gaps)
 }
 
-/// Whether such columns fit into `width` while names and branches can still be read.
+/// Whether columns of these `widths` fit into `width` if names and branches are cut no further
+/// than [`LEGIBLE`].
 fn fits(widths: &[usize], width: Option<usize>) -> bool {
     let legible = widths.iter().enumerate();
     let legible = legible
@@ -81,8 +85,8 @@ fn fits(widths: &[usize], width: Option<usize>) -> bool {
     width.is_none_or(|width| total(&legible) <= width)
 }
 
-/// A cell in no more than `most` characters. What follows the last comma counts norms, and would be
-/// another number with a digit less: it stays, and what is before it is cut.
+/// Returns a cell in at most `most` characters. A number of norms after the last comma stays,
+/// because with a digit less it would be another number; only what is before it is cut.
 fn cut(cell: &str, most: usize) -> String {
     let counts_norms = |norms: &str| norms.ends_with(" norm") || norms.ends_with(" norms");
     let parts = cell.rsplit_once(", ").filter(|(_, norms)| counts_norms(norms));
@@ -92,8 +96,8 @@ fn cut(cell: &str, most: usize) -> String {
     words::cut_in_the_middle(branches, left) + &norms
 }
 
-/// How wide columns may be, so that all fit into `width`: only the first two, which hold
-/// names and branches, become narrower, names first while they can be read.
+/// Returns the widths of columns that together fit into `width`. Only the first two columns,
+/// with names and branches, become narrower: names first, as long as they are legible.
 fn shortened(widths: &[usize], width: Option<usize>) -> Vec<usize> {
     let mut excess = width.map_or(0, |width| total(widths).saturating_sub(width));
     let mut shortened = widths.to_vec();
@@ -107,7 +111,7 @@ fn shortened(widths: &[usize], width: Option<usize>) -> Vec<usize> {
     shortened
 }
 
-/// A row per block, in the order of the model.
+/// Returns a row for each block, in the order of the model.
 fn looked(blocks: &[BlockReport]) -> Vec<Row> {
     let head = ["block", "branches", "nodes", "parameters", "multiply-adds/position"];
     let row = |block: &BlockReport| {
@@ -122,7 +126,8 @@ fn looked(blocks: &[BlockReport]) -> Vec<Row> {
     std::iter::once(head.map(str::to_owned).to_vec()).chain(blocks.iter().map(row)).collect()
 }
 
-/// A row per block, or per kind of blocks if there are many, with what they save together.
+/// Returns a row for each block, or for each kind of blocks if there are many, with its share of
+/// the savings.
 fn converted(blocks: &[BlockReport]) -> Vec<Row> {
     let mut kinds: Vec<AlikeBlocks> = if blocks.len() > MOST_ROWS {
         AlikeBlocks::of_all(blocks)
@@ -145,7 +150,8 @@ fn converted(blocks: &[BlockReport]) -> Vec<Row> {
             let rows = kinds.iter().map(row);
             std::iter::once(head.map(str::to_owned).to_vec()).chain(rows).collect()
         }
-        // What a position costs says nothing of how many there are.
+        // Costs per position cannot be added without the numbers of positions, so there are no
+        // shares.
         None => {
             kinds.sort_by_key(|kind| std::cmp::Reverse(kind.parameters_saved()));
             let head = ["block", "branches", "nodes", "parameters", "multiply-adds/position"];
@@ -158,7 +164,7 @@ fn converted(blocks: &[BlockReport]) -> Vec<Row> {
     }
 }
 
-/// Blocks that are alike: their branches, and what each costs before and after.
+/// Blocks with the same branches, number of norms, number of positions and costs.
 struct AlikeBlocks<'r> {
     first: &'r BlockReport,
     count: usize,
@@ -180,7 +186,7 @@ impl<'r> AlikeBlocks<'r> {
         kinds
     }
 
-    /// Multiply-adds that all of them save together; `None` if that is not known.
+    /// Returns the multiply-adds that these blocks save together; `None` if that is not known.
     fn saved(&self) -> Option<f64> {
         Some(self.first.saved_multiply_adds()? * self.count as f64)
     }
@@ -190,7 +196,7 @@ impl<'r> AlikeBlocks<'r> {
         before.parameters.saturating_sub(after.parameters).saturating_mul(self.count as u64)
     }
 
-    /// What is said of each of them, and then `rest`.
+    /// Returns a row with what all these blocks have in common, followed by `rest`.
     fn row<const N: usize>(&self, rest: [String; N]) -> Row {
         let branches = words::branches_and_norms(self.first);
         let (name, branches) = match self.count {
@@ -207,7 +213,7 @@ impl<'r> AlikeBlocks<'r> {
     }
 }
 
-/// Something of a block before and after.
+/// Formats a quantity of a block before and after.
 fn change(block: &BlockReport, of: impl Fn(&BlockCost) -> String) -> String {
     let [before, after] = [&block.before, &block.after].map(of);
     format!("{before} → {after}")
@@ -263,7 +269,7 @@ mod tests {
         assert_eq!(lines(blocks, None), expected);
     }
 
-    /// Where positions are not known, nobody knows a share.
+    /// Without the numbers of positions, there are no shares.
     #[test]
     fn nothing_is_said_of_shares_that_are_not_known() {
         let blocks = vec![block("a", "3×3 + 1×3", 12.0, None)];
@@ -301,7 +307,7 @@ mod tests {
         }
     }
 
-    /// As wide as there is room; numbers are never cut, but left out.
+    /// Names are as long as there is room for; numbers are never cut, but left out.
     #[test]
     fn names_are_cut_in_the_middle() {
         let name = "features.stages.0.blocks.1.token_mixer";

@@ -1,7 +1,7 @@
-//! Where a report goes, and in which of its forms.
+//! Where a report is written, and in which form.
 //!
-//! Knows the three forms of a report, and how a file is put in its place in one step; not what
-//! a report says.
+//! Knows the forms of a report, and how a file is replaced atomically; does not know what a
+//! report says.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -12,36 +12,36 @@ use crate::report::Report;
 use crate::report::html::{self, Origin};
 use crate::report::json::{json, json_line};
 
-/// Standard output, or a file and what is written there.
+/// The destination of a report, with the form in which it is written there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Target {
     /// JSON on standard output.
     Pipe,
-    /// A file of JSON.
+    /// A JSON file.
     Json(PathBuf),
-    /// A file that browsers open.
+    /// An HTML file.
     Html(PathBuf),
-    /// A file with a line of JSON per model.
+    /// A file with one line of JSON for each model.
     Lines(PathBuf),
 }
 
 impl Target {
-    /// Whether a report could be put there, before the work begins.
+    /// Checks, before the work begins, that a report can be written to this destination.
     ///
     /// # Errors
-    /// Why not.
+    /// Returns an error that says why it cannot.
     pub fn check(&self) -> io::Result<()> {
         let Some(path) = self.path() else { return Ok(()) };
         staged::check_target(path, Clobber::Force)?;
         folder_of(path).metadata().map(drop)
     }
 
-    /// Writes the report there; a file that stands there is replaced in one step. Only a page
-    /// names its `origin`.
+    /// Writes the report; an existing file is replaced atomically. Only a page names the
+    /// `origin`.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Returns the error of the file system.
     pub fn write(&self, report: &Report, origin: &Origin) -> io::Result<()> {
         let text = match self {
             Target::Pipe | Target::Json(_) => json(report),
@@ -51,10 +51,10 @@ impl Target {
         self.write_lines(|out| out.write_all(text.as_bytes()).and_then(|()| out.flush()))
     }
 
-    /// Has `work` write lines there; the file is put in its place when all are there.
+    /// Lets `work` write lines; a file is put in its place when all lines are written.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Returns the error of the file system, or of `work`.
     pub fn write_lines<T>(
         &self,
         work: impl FnOnce(&mut dyn Write) -> io::Result<T>,
@@ -69,14 +69,15 @@ impl Target {
         let placed = staged.and_then(|staged| {
             staged.flush()?;
             staged.commit(path, Clobber::Force)?;
-            // It is there: that the disk cannot say so of its name is no failure to write it.
+            // The file is written even if the system cannot tell whether its name has reached
+            // the disk.
             staged::sync_folder(path).or(Ok(()))
         });
         let result = result.ok_or_else(|| io::ErrorKind::Other.into());
         placed.and(result)
     }
 
-    /// The file, if it is one.
+    /// Returns the path of the file; `None` for standard output.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Target::Pipe => None,

@@ -1,8 +1,8 @@
 //! The report as lines of text.
 //!
-//! Knows the report's data, and what each line is about, so that whoever shows it can give it
-//! a colour; not what it is shown on. Each line is escaped as it is made: whatever the names
-//! in it are, it stays one line, and shows what it holds.
+//! Knows the report's data, and what each line is about, so that a front end can give it a
+//! colour; does not know where the lines are shown. Each line is escaped as it is made: whatever
+//! names it holds, it stays one line and shows all its characters.
 
 use std::fmt;
 
@@ -18,27 +18,27 @@ use crate::report::{LeftAlone, Mode, NewerOpset, Predecessor, PredecessorKind, R
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Line {
-    /// What it is about.
+    /// What the line is about.
     pub tone: Tone,
-    /// What it says, without its end.
+    /// The text, without a line end.
     pub text: String,
 }
 
-/// What a line is about.
+/// What a line is about, which decides its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Tone {
-    /// What is, or would be.
+    /// A fact, or something that would be done.
     Plain,
-    /// What was done, and how it was verified.
+    /// Something that was done or verified.
     Good,
-    /// What a user should know.
+    /// Something that a user should know.
     Warning,
     /// The whole model was not run.
     NotRun,
     /// Nothing was verified.
     NotVerified,
-    /// The new model is not what the old one was.
+    /// The new model does not do what the old one did.
     Bad,
 }
 
@@ -53,24 +53,24 @@ impl From<Standing> for Tone {
     }
 }
 
-/// What the summary is to be.
+/// The layout of the summary.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct SummaryLayout {
-    /// How many columns there are; `None` if there is no end of them.
+    /// The number of columns; `None` if lines may be of any length.
     pub width: Option<usize>,
-    /// Whether all that is left alone is named, place by place.
+    /// Whether each place that is left alone has a line of its own.
     pub every_place: bool,
 }
 
 impl SummaryLayout {
-    /// So many columns.
+    /// Creates a layout with `width` columns.
     pub fn of(width: Option<usize>, every_place: bool) -> Self {
         SummaryLayout { width, every_place }
     }
 }
 
-/// The summary; its alternate form, `{:#}`, names all that is left alone, one by one.
+/// The summary. Its alternate form, `{:#}`, has a line for each place that is left alone.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let layout = SummaryLayout::of(None, f.alternate());
@@ -79,7 +79,7 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    /// The summary.
+    /// Returns the lines of the summary.
     pub fn lines(&self, layout: SummaryLayout) -> Vec<Line> {
         let mut lines = Lines::default();
         self.put_blocks(&mut lines, layout);
@@ -114,7 +114,7 @@ impl Report {
         }
     }
 
-    /// The nodes that no longer compute what the file said.
+    /// Adds the nodes that no longer compute what the file said.
     fn put_converted(&self, lines: &mut Lines) {
         if self.notes.converted_nodes.is_empty() {
             return;
@@ -132,7 +132,7 @@ impl Report {
         }
     }
 
-    /// A line per reason, and what helps; or one per place.
+    /// Adds a line for each reason, and one for what helps against it; or a line for each place.
     fn put_near_misses(&self, lines: &mut Lines, layout: SummaryLayout) {
         if self.near_misses.is_empty() {
             return;
@@ -144,7 +144,7 @@ impl Report {
         }
         for group in groups(&self.near_misses) {
             let helps = group.places.first().filter(|place| place.is_helped());
-            // Which sizes those may be is said once for all.
+            // The sizes that may help are listed once for all reasons.
             let is_said = !self.notes.open_sizes.is_empty();
             let helps = helps.filter(|place| !(is_said && place.is_helped_by_sizes()));
             match group.places.as_slice() {
@@ -162,7 +162,7 @@ impl Report {
         }
     }
 
-    /// What changes in the whole model, and how that was verified.
+    /// Adds what changes in the whole model, and how that was verified.
     fn put_totals(&self, lines: &mut Lines, layout: SummaryLayout) {
         if self.is_unchanged() {
             self.put_equalization(lines);
@@ -203,12 +203,12 @@ impl Report {
         }
     }
 
-    /// That something was done is good, that it would be is not said so.
+    /// The tone of something that was done, or, after a mere look, would be done.
     fn done(&self) -> Tone {
         if self.mode == Mode::Look { Tone::Plain } else { Tone::Good }
     }
 
-    /// How large the whole model was and is; of a look, nothing.
+    /// Adds how large the whole model was and is; nothing after a mere look.
     fn put_sizes(&self, lines: &mut Lines) {
         if self.output.is_none() {
             return;
@@ -229,7 +229,7 @@ impl Report {
         }
     }
 
-    /// What was read and written, what that has taken the place of, and what may go now.
+    /// Adds which files were read, written and replaced, and which may be deleted now.
     fn put_places(&self, lines: &mut Lines) {
         let Some(output) = &self.output else { return };
         let [before, after] = [self.sizes.before, self.sizes.after].map(|size| size.bytes);
@@ -255,7 +255,7 @@ impl Report {
             let beside = "which belongs beside the model";
             lines.put(Tone::Warning, &format!("weights are in `{location}`, {beside}"));
         }
-        // A file that is written as it was read changes nothing in its own place.
+        // A file that is written back to its own place unchanged replaces nothing.
         let is_itself =
             |old: &&Predecessor| old.kind == PredecessorKind::Input && self.is_unchanged();
         let replaced = output.replaced.as_ref().filter(|old| !is_itself(old));
@@ -278,7 +278,8 @@ impl Report {
         }
     }
 
-    /// Branches that stay apart, in one line; where every place is told, one per branch.
+    /// Adds the branches that stay apart: in one line, or in one line each if every place has a
+    /// line.
     fn put_kept(&self, lines: &mut Lines, layout: SummaryLayout) {
         let kept = || self.blocks.iter().filter(|block| !block.kept_apart.is_empty());
         let names: Vec<&str> = kept().map(|block| block.name.as_str()).collect();
@@ -299,7 +300,8 @@ impl Report {
         lines.put(Tone::Plain, &format!("in {blocks} ({names}) a branch stays apart: {why}"));
     }
 
-    /// Blocks whose int8 weights are poor, in one line; where every place is told, those of all.
+    /// Adds the blocks whose int8 weights are poor: the worst one in a line; if every place has
+    /// a line, the weights of all blocks before it.
     fn put_hint(&self, lines: &mut Lines, layout: SummaryLayout) {
         for block in self.blocks.iter().filter(|_| layout.every_place) {
             for compared in block.weights.iter().flatten() {
@@ -327,14 +329,14 @@ impl Report {
     }
 }
 
-/// The lines so far.
+/// The lines of a summary that is being made.
 #[derive(Default)]
 struct Lines {
     lines: Vec<Line>,
 }
 
 impl Lines {
-    /// One line, whatever the names in it are.
+    /// Adds one line, whatever names `text` holds.
     fn put(&mut self, tone: Tone, text: &str) {
         self.lines.push(Line { tone, text: escaped(text, |_| false).into_owned() });
     }
@@ -350,7 +352,7 @@ mod tests {
     use crate::refusal::Subject;
     use crate::report::LeftAlone;
 
-    /// A name is anybody's: it adds no line of its own.
+    /// A name from a file cannot add a line of its own.
     #[test]
     fn a_name_is_no_line() {
         let mut report = Report::new("model.onnx".to_owned(), Mode::Look);

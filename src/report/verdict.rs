@@ -1,7 +1,8 @@
-//! What verification showed: the one place where that is put in words. The summary, the page,
-//! the line of one of many models and the JSON report, from which Python has it, show these.
+//! What verification showed, put into words in this place alone: the summary, the page, the line
+//! for each of many models and the JSON report, which the Python package reads, all show these
+//! words.
 //!
-//! Knows the report's data; neither colours nor markup.
+//! Knows the report's data; does not know colours or markup.
 
 use crate::report::words;
 use crate::report::{Agreement, Ending, Mode, Outcome, Report};
@@ -10,23 +11,23 @@ use crate::report::{Agreement, Ending, Mode, Outcome, Report};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Standing {
-    /// All that was asked for was shown.
+    /// Everything that was asked for was shown.
     Good,
     /// The whole model was not run.
     NotRun,
     /// Nothing was verified.
     NotVerified,
-    /// It is not what the old one was.
+    /// The new model does not do what the old one did.
     Bad,
 }
 
-/// Something that was shown, or was not.
+/// One result of verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// What that means for the new model.
+    /// What the result means for the new model.
     pub standing: Standing,
-    /// It in words, without a point at its end.
+    /// The result in words, without a full stop.
     pub text: String,
 }
 
@@ -36,11 +37,11 @@ impl Finding {
     }
 }
 
-/// All in a few words: `proved, outputs agree within 2.1e-7`. `None` if there is no new model to
-/// be verified, or the conversion did not come so far.
+/// Returns the verdict in a few words: `proved, outputs agree within 2.1e-7`; `None` if there is
+/// no new model to verify, or the conversion did not get that far.
 pub fn verdict(report: &Report) -> Option<Finding> {
     let is_new = report.outcome != Ending::Looked && !report.is_unchanged();
-    // Without a block, there is nothing to prove.
+    // Without a block, there is no proof.
     let is_proved = report.largest_proof_error().is_some();
     let proved = |text: &str| format!("{}{text}", if is_proved { "proved, " } else { "" });
     let found = match &report.run {
@@ -59,7 +60,7 @@ pub fn verdict(report: &Report) -> Option<Finding> {
     Some(found)
 }
 
-/// The same one by one, with numbers, places and reasons.
+/// Returns the results one by one, with numbers, places and reasons.
 pub fn findings(report: &Report) -> Vec<Finding> {
     if report.mode == Mode::Unverified {
         return vec![Finding::of(Standing::NotVerified, NOT_VERIFIED)];

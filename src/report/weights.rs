@@ -1,12 +1,12 @@
-//! The magnitudes of a kernel's weights as JSON, name by name as `schema.json` has them: the
-//! mathematics knows no format.
+//! Serialization of the magnitudes of a kernel's weights, with the names of `schema.json`: the
+//! algebra itself knows no format.
 
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 
 use crate::affine::{Comparison, Int8Weights, Magnitude, Spread};
 
-/// What became of the weights of each convolution, or null.
+/// Writes the weights of each convolution, before and after; null if there are none.
 pub fn serialize<S: Serializer>(
     weights: &Option<Vec<Comparison>>,
     to: S,

@@ -1,6 +1,6 @@
-//! What the summary, the page and the line per model say in the same words.
+//! Phrases that the summary, the page and the line for each model have in common.
 //!
-//! Knows the report's data, and neither what they are shown on nor how it is escaped there.
+//! Knows the report's data; does not know where a phrase is shown or how it is escaped there.
 
 use std::collections::BTreeSet;
 
@@ -10,21 +10,21 @@ use crate::report::{
     Agreement, BlockReport, Change, Mode, Notes, OperatorChange, Report, Shape, Size,
 };
 
-/// How many of several places are named in one line.
+/// Upper bound on the number of places that are named in one line.
 const NAMED: usize = 3;
 
-/// A count and its noun: `1 block`, `3 blocks`.
+/// Returns a count and its noun: `1 block`, `3 blocks`.
 pub fn counted(count: usize, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
 }
 
-/// How near two things are: `within 2.1e-7`, or `exactly`.
+/// Returns how near two things are: `within 2.1e-7`, or `exactly`.
 pub(crate) fn within(error: f64) -> String {
     if error == 0.0 { "exactly".to_owned() } else { format!("within {error:.1e}") }
 }
 
-/// Several things: `a`, `a and b`, `a, b and c`.
+/// Joins several things: `a`, `a and b`, `a, b and c`.
 pub(crate) fn in_a_row(things: &[String]) -> String {
     match things.split_last() {
         Some((last, before @ [_, ..])) => format!("{} and {last}", before.join(", ")),
@@ -32,9 +32,9 @@ pub(crate) fn in_a_row(things: &[String]) -> String {
     }
 }
 
-/// A large number in three digits and its prefix: `12.9 k`; a small one as it is.
+/// Formats a large number with three digits and a prefix, `12.9 k`, and a small one in full.
 pub fn amount(number: f64) -> String {
-    /// Numbers of four digits need no prefix.
+    /// Below this, numbers have at most four digits and need no prefix.
     const SMALL: f64 = 10_000.0;
     if number < SMALL {
         return number.round().to_string();
@@ -42,7 +42,7 @@ pub fn amount(number: f64) -> String {
     let mut scaled = number;
     let mut prefix = "";
     for next in ["k", "M", "G", "T", "P"] {
-        // What would be rounded to 1000 has the next prefix.
+        // A number that would be rounded to 1000 takes the next prefix.
         if scaled < 999.5 {
             break;
         }
@@ -56,13 +56,14 @@ pub fn amount(number: f64) -> String {
     format!("{scaled:.decimals$} {prefix}")
 }
 
-/// So many bytes: `812 B`, `75.9 MB`.
+/// Formats a number of bytes: `812 B`, `75.9 MB`.
 pub(crate) fn bytes(count: usize) -> String {
     let amount = amount(count as f64);
     if amount.contains(' ') { format!("{amount}B") } else { format!("{amount} B") }
 }
 
-/// By how much something grew or shrank, in brackets: ` (−38 %)`; empty where it did neither.
+/// Returns by how much a quantity grew or shrank, in brackets: ` (−38 %)`; empty if it did
+/// neither.
 pub(crate) fn change_in_percent(before: f64, after: f64) -> String {
     let change = (after / before - 1.0) * 100.0;
     match format!("{change:+.0}").as_str() {
@@ -72,8 +73,8 @@ pub(crate) fn change_in_percent(before: f64, after: f64) -> String {
     }
 }
 
-/// `text` in no more than `most` characters: what does not fit is left out in the middle,
-/// since both ends of a name say more.
+/// Returns `text` in at most `most` characters. What does not fit is left out in the middle,
+/// since the two ends of a name say more.
 pub fn cut_in_the_middle(text: &str, most: usize) -> String {
     let count = text.chars().count();
     if count <= most {
@@ -87,8 +88,8 @@ pub fn cut_in_the_middle(text: &str, most: usize) -> String {
     beginning.chain(['…']).chain(end).collect()
 }
 
-/// What happened to the nodes: `Conv 52 → 20, Add 40 → 8`; `None` if their kinds are as
-/// before, or nothing was written.
+/// Returns how the numbers of nodes changed, `Conv 52 → 20, Add 40 → 8`; `None` if there are no
+/// `changes`.
 pub(crate) fn operators(changes: &[OperatorChange]) -> Option<String> {
     let said = |change: &OperatorChange| {
         format!("{} {} → {}", change.operator, change.before, change.after)
@@ -96,55 +97,56 @@ pub(crate) fn operators(changes: &[OperatorChange]) -> Option<String> {
     (!changes.is_empty()).then(|| changes.iter().map(said).collect::<Vec<_>>().join(", "))
 }
 
-/// How many blocks were, or would be, fused: `3 blocks fused`.
+/// Returns how many blocks were, or would be, fused: `3 blocks fused`.
 pub(crate) fn blocks_fused(report: &Report) -> String {
     let blocks = counted(report.blocks.len(), "block");
     format!("{blocks} {}fused", would_be(report.mode))
 }
 
-/// What is said of a model in which no block was, or would be, fused.
+/// Returns what is said of a model in which no block was, or would be, fused.
 pub fn nothing_fused(report: &Report) -> String {
     let unproved = report.near_misses.iter().filter(|miss| miss.kind == UNPROVED).count();
     match unproved {
-        // Of a file that changes all the same, there is no block.
+        // A file that changes in another way (nodes converted, channels scaled) only has no
+        // block.
         0 if report.is_unchanged() => "nothing to fuse".to_owned(),
         0 => "no block to fuse".to_owned(),
         _ => format!("no block was fused, {} could not be proved", counted(unproved, "block")),
     }
 }
 
-/// What stands before a participle where nothing was done yet.
+/// Returns the words before a participle for something that is not done yet: `would be `.
 pub(crate) fn would_be(mode: Mode) -> &'static str {
     if mode == Mode::Look { "would be " } else { "" }
 }
 
-/// The nodes of the whole model: `34 → 13 nodes`.
+/// Returns how the number of nodes of the whole model changes: `34 → 13 nodes`.
 pub fn nodes_change(sizes: &Change<Size>) -> String {
     let [before, after] = [sizes.before, sizes.after].map(|size| size.nodes.unwrap_or_default());
     format!("{before} → {after} nodes")
 }
 
-/// The graph inputs that went; `None` if all are there.
+/// Says how many graph inputs were removed; `None` if none were.
 pub(crate) fn removed_inputs(notes: &Notes) -> Option<String> {
     let count = notes.removed_inputs;
     let inputs = counted(count, "graph input");
     (count > 0).then(|| format!("removed {inputs} that only named folded weights"))
 }
 
-/// The first names of a list, and that there are others.
+/// Returns the first of several names, with an ellipsis if there are more.
 pub(crate) fn first_names(names: &[&str]) -> String {
     let (first, others) = names.split_at(names.len().min(NAMED));
     let more = if others.is_empty() { "" } else { ", …" };
     format!("{}{more}", first.join(", "))
 }
 
-/// What would help where sizes are not known; `None` if nothing is known that would.
+/// Says which fixed sizes may help where sizes are open; `None` if no such sizes are known.
 pub(crate) fn open_sizes(notes: &Notes) -> Option<String> {
     let told: Vec<&str> = notes.open_sizes.iter().map(|shape| shape.told.as_str()).collect();
     (!told.is_empty()).then(|| format!("fixed sizes may help: {}", told.join(" and ")))
 }
 
-/// That nodes have equal names; `None` if none have.
+/// Warns that several nodes have the same name; `None` if none have.
 pub(crate) fn repeated_names(notes: &Notes) -> Option<String> {
     let names: Vec<&str> = notes.repeated_names.iter().map(String::as_str).collect();
     let first = first_names(&names);
@@ -153,8 +155,8 @@ pub(crate) fn repeated_names(notes: &Notes) -> Option<String> {
     (!names.is_empty()).then(warning)
 }
 
-/// What the run of both models showed, as a sentence without its point: how near the outputs
-/// are, on which inputs, and what else there is to know of them.
+/// Says what the run of both models showed, as a sentence without its full stop: how near the
+/// outputs are, on inputs of which shapes, and what else limits the comparison.
 pub(crate) fn agreement(agreement: &Agreement) -> String {
     let (steps, bridges, flat) = (flipped(agreement), bridged(agreement), flat(agreement));
     let widened = agreement.widened.then(|| "bfloat16 was computed in float32".to_owned());
@@ -211,12 +213,13 @@ fn flat(agreement: &Agreement) -> Option<String> {
     ))
 }
 
-/// `1×3×64×64`; of a scalar, that it is one.
+/// Formats a shape, `1×3×64×64`, or says that it is a scalar's.
 fn sizes(shape: &[usize]) -> String {
     if shape.is_empty() { "(a scalar)".to_owned() } else { times(shape) }
 }
 
-/// A block's branches and how many norms were folded: `3×3 + 1×3, 2 batch norms`.
+/// Returns the branches of a block and the number of its batch norms:
+/// `3×3 + 1×3, 2 batch norms`.
 pub(crate) fn branches_and_norms(block: &BlockReport) -> String {
     if block.norms == 0 {
         return block.branches.clone();
@@ -224,7 +227,7 @@ pub(crate) fn branches_and_norms(block: &BlockReport) -> String {
     format!("{}, {}", block.branches, counted(block.norms, "batch norm"))
 }
 
-/// A convolution's kernel: `3×3`, `transposed 4×4` or, of a matrix product, `matrix`.
+/// Names the kernel of a convolution: `3×3`, `transposed 4×4`, or `matrix` for a matrix product.
 pub(crate) fn kernel(shape: &Shape) -> String {
     let sizes = times(&shape.kernel);
     if shape.kernel.is_empty() {
@@ -236,7 +239,8 @@ pub(crate) fn kernel(shape: &Shape) -> String {
     }
 }
 
-/// A convolution: its kernel, its channels, and each attribute that is not the usual one.
+/// Describes a convolution by its kernel, its channels, and each attribute that is not the
+/// default.
 pub(crate) fn convolution(shape: &Shape) -> String {
     let channels = format!("{} → {} channels", shape.inputs, shape.outputs);
     let groups =

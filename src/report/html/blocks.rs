@@ -1,6 +1,6 @@
 //! The blocks on the page: a table of all, and the details of some.
 //!
-//! Knows the report's blocks and how text is marked up; not how charts are drawn.
+//! Knows the report's blocks and how text is marked up; does not know how charts are drawn.
 
 use std::collections::BTreeSet;
 
@@ -11,14 +11,16 @@ use crate::report::html::markup::{UNKNOWN, cut, fact, grouped, left_out, put, se
 use crate::report::quantization;
 use crate::report::words::{branches_and_norms, convolution};
 
-/// So many blocks are shown in detail: first those that are harder to quantize.
+/// Upper bound on the number of blocks shown in detail; those that are harder to quantize come
+/// first.
 const DETAILED: usize = 200;
-/// So many blocks are rows of the table.
+/// Upper bound on the number of rows of the table.
 const ROWS: usize = 20_000;
-/// So many names of nodes or tensors, and so many convolutions, are listed per block.
+/// Upper bound on the names of each kind, and on the convolutions, that are listed for one
+/// block.
 const NAMES: usize = 40;
 
-/// The sections of the blocks; empty without any.
+/// Returns the sections of the blocks; empty if there are none.
 pub fn blocks(blocks: &[BlockReport], heat_maps: &mut HeatMaps) -> String {
     if blocks.is_empty() {
         return String::new();
@@ -35,7 +37,7 @@ pub fn blocks(blocks: &[BlockReport], heat_maps: &mut HeatMaps) -> String {
         );
     }
     for (at, block) in blocks.iter().enumerate().filter(|(at, _)| detailed.contains(at)) {
-        // The first one is opened, so that it is seen what is there.
+        // The first block is open, so that readers see what a block's details are.
         let open = if at == 0 { " open" } else { "" };
         put!(
             html,
@@ -48,7 +50,7 @@ pub fn blocks(blocks: &[BlockReport], heat_maps: &mut HeatMaps) -> String {
     html
 }
 
-/// The numbers of the blocks that are shown in detail.
+/// Returns the indices of the blocks that are shown in detail.
 fn detailed(blocks: &[BlockReport]) -> BTreeSet<usize> {
     let (harder, others): (Vec<_>, Vec<_>) =
         blocks.iter().enumerate().partition(|(_, block)| block.hint.is_some());
@@ -121,7 +123,7 @@ fn details(block: &BlockReport, heat_maps: &mut HeatMaps) -> String {
     html
 }
 
-/// Names as code, and how many more there are.
+/// Formats names as code, with the number of those that are left out.
 fn list(names: &[String]) -> String {
     let listed = names.iter().take(NAMES).map(|name| format!("<code>{}</code>", shown(name)));
     let mut list = listed.collect::<Vec<_>>().join(", ");

@@ -1,6 +1,6 @@
-//! Weights as pictures: a heat map per kernel, and how far its channels are apart.
+//! Charts of weights: a heat map for each kernel, and the spread of its output channels.
 //!
-//! Knows magnitudes, and neither the block nor the page that they belong to.
+//! Knows magnitudes; does not know the block or the page that they belong to.
 
 #![allow(clippy::arithmetic_side_effects, reason = "coordinates, and counts of what is in memory")]
 
@@ -8,13 +8,13 @@ use crate::affine::times;
 use crate::affine::{Comparison, Spread};
 use crate::report::html::markup::{magnitude, put};
 
-/// So many cells all heat maps of a page have, and one has.
+/// Upper bounds on the number of cells of all heat maps of a page, and of a single one.
 const CELLS: usize = 60_000;
 const CELLS_OF_ONE: usize = 1_024;
 
-/// The heat maps of a page, which are drawn until they have too many cells together.
+/// The heat maps of a page, which are drawn until their cells together reach the upper bound.
 pub struct HeatMaps {
-    /// How many cells they may still have.
+    /// Number of cells that may still be drawn.
     cells: usize,
 }
 
@@ -25,8 +25,8 @@ impl Default for HeatMaps {
 }
 
 impl HeatMaps {
-    /// One cell per tap of a kernel whose sizes are `kernel`, as a figure; or that it is not
-    /// drawn. `caption` is safe.
+    /// Returns a figure with a cell for each tap of a kernel with the sizes `kernel`, or with a
+    /// note that it is not drawn. `caption` must be safe markup.
     pub fn figure(&mut self, kernel: &[usize], values: &[f64], caption: &str) -> String {
         let inner = if values.len() <= CELLS_OF_ONE.min(self.cells) {
             self.cells -= values.len();
@@ -39,7 +39,7 @@ impl HeatMaps {
     }
 }
 
-/// A kernel's magnitudes before and after: per tap, and per output channel.
+/// Draws the magnitudes of a kernel before and after, by tap and by output channel.
 pub fn comparison(compared: &Comparison, heat_maps: &mut HeatMaps) -> String {
     let mut html = "<div class=\"pair\">".to_owned();
     let (before, after) = (&compared.before, &compared.after);
@@ -56,7 +56,7 @@ pub fn comparison(compared: &Comparison, heat_maps: &mut HeatMaps) -> String {
     html
 }
 
-/// A square per value, the last axis from left to right and all others downwards.
+/// Draws a square for each value: the last axis from left to right, all others downwards.
 fn heat_map(kernel: &[usize], values: &[f64], caption: &str) -> String {
     let columns = kernel.last().copied().unwrap_or(1).max(1);
     let rows = values.len().div_ceil(columns);
@@ -91,11 +91,11 @@ fn heat_map(kernel: &[usize], values: &[f64], caption: &str) -> String {
     svg
 }
 
-/// The logarithmic scale that the rows of a chart share.
+/// The logarithmic scale of all rows of a chart.
 struct Scale {
-    /// The power of ten at the left end.
+    /// The exponent of the power of ten at the left end.
     low: f64,
-    /// How many powers of ten it spans.
+    /// Number of powers of ten from the left to the right end.
     decades: f64,
 }
 
@@ -103,7 +103,7 @@ impl Scale {
     const LEFT: f64 = 56.0;
     const WIDTH: f64 = 220.0;
 
-    /// The scale on which all of `spreads` lie that are not zero; `None` if there is none.
+    /// Returns a scale that covers all `spreads` that are not zero; `None` if there are none.
     fn of<'s>(spreads: impl Iterator<Item = &'s Spread> + Clone) -> Option<Self> {
         let spreads = spreads.filter(|spread| spread.smallest > 0.0);
         let smallest = spreads.clone().map(|spread| spread.smallest).fold(f64::INFINITY, f64::min);
@@ -117,7 +117,7 @@ impl Scale {
         Self::LEFT + (value.log10() - self.low) / self.decades * Self::WIDTH
     }
 
-    /// A line and its label at powers of ten, not more than six.
+    /// Draws lines with labels at powers of ten, at most six of them.
     fn ticks(&self, height: f64) -> String {
         let mut svg = String::new();
         let step = (self.decades / 5.0).ceil();
@@ -136,7 +136,8 @@ impl Scale {
         svg
     }
 
-    /// Smallest to largest as a line, the quartiles as a box on it, the median as a stroke.
+    /// Draws a line from the smallest to the largest value, a box over the quartiles, and a
+    /// stroke at the median.
     fn row(&self, spread: &Spread, middle: f64) -> String {
         let [smallest, lower, median, upper, largest] = [
             spread.smallest,
@@ -162,8 +163,8 @@ impl Scale {
     }
 }
 
-/// The largest weights of output channels, a row per named spread, on one scale; empty if all
-/// are zero.
+/// Draws the spread of the largest weights of output channels, a row for each named spread on
+/// the same scale; empty if all are zero.
 fn spreads(rows: &[(&str, &Spread)]) -> String {
     const ROW: f64 = 26.0;
     let Some(scale) = Scale::of(rows.iter().map(|(_, spread)| *spread)) else {

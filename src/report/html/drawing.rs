@@ -1,6 +1,6 @@
-//! A block's branches as lanes of an SVG, before and after.
+//! The drawing of a block, before and after, as an SVG with a lane for each branch.
 //!
-//! Knows the words in which the steps of a branch come, and not what these steps compute.
+//! Knows the words for the steps of a branch; does not know what these steps compute.
 
 #![allow(clippy::arithmetic_side_effects, reason = "coordinates, and counts of what is in memory")]
 
@@ -10,30 +10,30 @@ use crate::report::html::markup::{put, shown};
 use crate::report::words::kernel;
 use crate::report::{BlockReport, Shape};
 
-/// So many branches of a block are drawn, and so many steps of one.
+/// Upper bounds on the number of branches that are drawn, and on the steps of a branch.
 const MOST_BRANCHES: usize = 8;
 const MOST_STEPS: usize = 4;
 
-/// Of a step before: its width, and the height of all boxes.
+/// Width of the box of a step before fusing, and height of all boxes.
 const BOX_WIDTH: f64 = 84.0;
 const BOX_HEIGHT: f64 = 26.0;
-/// Width of a step after, which names a whole convolution.
+/// Width of the box of a step after fusing, which names a whole convolution.
 const WIDE_BOX: f64 = 110.0;
-/// From one step of a branch to the next.
+/// Distance from the box of a step to the next one in its branch.
 const GAP: f64 = 18.0;
-/// From a lane's middle to that of the next.
+/// Distance between the middles of neighbouring lanes.
 const LANE: f64 = 38.0;
-/// Width of the curve from the dot to a lane, and from there to the sum.
+/// Width of the curve from the point where branches part to a lane, and from a lane to the sum.
 const CURVE: f64 = 24.0;
-/// From the end of one part of the drawing to the next one.
+/// Length of the line between two parts of the drawing.
 const LINE: f64 = 16.0;
-/// Of the circle that stands for a sum.
+/// Radius of the circle that stands for a sum.
 const RADIUS: f64 = 9.0;
 
-/// The steps of a branch in words.
+/// The words for the steps of a branch.
 type Branch = Vec<Arc<str>>;
 
-/// The block before and after.
+/// Draws the block before and after.
 pub fn drawing(block: &BlockReport) -> String {
     let (before, after) = (before(block), after(block));
     let height = before.len().max(after.len()).max(1) as f64 * LANE + 6.0;
@@ -57,7 +57,8 @@ pub fn drawing(block: &BlockReport) -> String {
     )
 }
 
-/// The branches of the block as it was read, of which the last may say how many more there are.
+/// Returns the branches of the block before fusing; the last entry may say how many more there
+/// are.
 fn before(block: &BlockReport) -> Vec<Branch> {
     let cut = |steps: &Branch| -> Branch {
         let more = (steps.len() > MOST_STEPS).then(|| "…".into());
@@ -69,7 +70,7 @@ fn before(block: &BlockReport) -> Vec<Branch> {
     all.iter().take(MOST_BRANCHES).map(cut).chain(more).collect()
 }
 
-/// The convolutions that the block becomes, and the branches that stay as they are.
+/// Returns the convolutions that the block becomes, and the branches that stay as they are.
 fn after(block: &BlockReport) -> Vec<Branch> {
     let convolution = |shape: &Shape| -> Branch { vec![kernel(shape).into()] };
     let convolutions = block.geometry.iter().take(MOST_BRANCHES).map(convolution);
@@ -78,12 +79,12 @@ fn after(block: &BlockReport) -> Vec<Branch> {
     convolutions.chain(others).collect()
 }
 
-/// Whether a step stands for a tensor, whose name it is.
+/// Whether a step is a tensor; its word is then the tensor's name.
 pub fn is_tensor(step: &str) -> bool {
     step.starts_with('`')
 }
 
-/// Whether a step stands for a kernel.
+/// Whether a step is a kernel.
 fn is_kernel(step: &str) -> bool {
     !matches!(step, "norm" | "scale" | "identity" | "…") && !is_tensor(step)
 }
@@ -91,12 +92,12 @@ fn is_kernel(step: &str) -> bool {
 /// A drawing that grows from left to right.
 struct Lanes {
     svg: String,
-    /// How far down the one lane is from which branches part, and where they meet.
+    /// Vertical position of the lane from which branches part and in which they meet.
     middle: f64,
 }
 
 impl Lanes {
-    /// A box with `text`, as much of it as fits, that begins at a point.
+    /// Draws a box that begins at the given point, with as much of `text` as fits.
     fn step(&mut self, (x, y): (f64, f64), width: f64, text: &str) {
         let (shape, ink) =
             if is_kernel(text) { (" class=\"k\"", " class=\"o\"") } else { ("", "") };
@@ -117,21 +118,21 @@ impl Lanes {
         );
     }
 
-    /// A curve that leaves and arrives level.
+    /// Draws a curve that is horizontal at both ends.
     fn curve(&mut self, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
         let bend = x1 + (x2 - x1) / 2.0;
         put!(self.svg, "<path d=\"M{x1} {y1}C{bend} {y1},{bend} {y2},{x2} {y2}\"/>");
     }
 
-    /// A short line in the middle from `x` on; returns its end.
+    /// Draws a short line in the middle lane from `x` on; returns where it ends.
     fn line(&mut self, x: f64) -> f64 {
         let end = x + LINE;
         self.curve((x, self.middle), (end, self.middle));
         end
     }
 
-    /// Branches from a point in the middle at `x` to their sum, which is not drawn of one;
-    /// returns where that ends.
+    /// Draws branches from a point of the middle lane at `x` to their sum, which is left out for
+    /// a single branch; returns where the drawing ends.
     fn sum(&mut self, x: f64, branches: &[Branch], width: f64) -> f64 {
         let longest = branches.iter().map(Vec::len).max().unwrap_or(0);
         let begin = x + CURVE;

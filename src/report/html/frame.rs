@@ -1,12 +1,12 @@
-//! What every page begins and ends with: its policy, which lets it fetch and run nothing, and its
-//! style.
+//! The beginning and the end of every page, with its style and its content security policy,
+//! which forbids all requests and scripts.
 
 use crate::report::html::markup::shown;
 
 /// The end of a page.
 pub const END: &str = "</main></body></html>\n";
 
-/// The beginning of a page about `title`, which is anybody's.
+/// Returns the beginning of a page about `title`, which may hold any characters.
 pub fn head(title: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\

@@ -1,6 +1,6 @@
-//! The index of many models: a row for each, with its page behind it.
+//! The index of many models: a row for each, with a link to the model's page.
 //!
-//! Knows what a row holds, and that of each report only its row is kept.
+//! Knows what a row holds; of each report, only its row is kept.
 
 use crate::report::html::frame;
 use crate::report::html::markup::{UNKNOWN, cut, grouped_if_known, left_out, put, sentence};
@@ -10,31 +10,32 @@ use crate::report::html::verdict::ending;
 use crate::report::words::counted;
 use crate::report::{Change, Ending, Report, Size};
 
-/// So many models are listed.
+/// Upper bound on the number of models that are listed.
 const MODELS: usize = 20_000;
 
-/// What the index says of one model.
+/// A row of the index, about one model.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct IndexRow {
-    /// The model that was read.
+    /// The path of the model that was read.
     model: String,
-    /// The file of its page, seen from the index: letters, digits and `-_./` alone.
+    /// The path of the model's page, relative to the index: only letters, digits and `-_./`.
     page: String,
-    /// How it ended, and the class of that in the style sheet.
+    /// How the conversion ended: the class in the style sheet, and the text.
     verdict: (&'static str, String),
-    /// How many blocks there are.
+    /// Number of blocks that were, or would be, fused.
     blocks: usize,
-    /// How large it is.
+    /// The sizes of the model, before and after.
     sizes: Change<Size>,
-    /// How many reasons and places stay.
+    /// Number of places that are left alone.
     stays: usize,
-    /// How far the outputs of both models are apart.
+    /// The largest difference of an output of both models, 0 if no outputs were compared; `None`
+    /// if no run was tried.
     error: Option<f64>,
 }
 
 impl IndexRow {
-    /// Of this report, whose page is called `page`.
+    /// Creates the row of a report whose page is called `page`.
     pub fn of(report: &Report, page: String) -> Self {
         let verdict = match &report.error {
             Some(error) => ("bad", error.message.clone()),
@@ -52,7 +53,7 @@ impl IndexRow {
     }
 }
 
-/// The page.
+/// Returns the page of the index.
 pub fn index(rows: &[IndexRow], origin: &Origin) -> String {
     let mut html = frame::head(&counted(rows.len(), "model"));
     let failed = rows.iter().filter(|row| row.verdict.0 == "bad").count();

@@ -1,6 +1,6 @@
-//! A block in small: its branches under each other, and what they become.
+//! A small drawing of a block: its branches one below the other, and what they become.
 //!
-//! Knows the words in which the steps of a branch come, and not what these steps compute.
+//! Knows the words for the steps of a branch; does not know what these steps compute.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use crate::report::html::drawing::is_tensor;
 use crate::report::html::markup::cut_to;
 use crate::report::words::kernel;
 
-/// So many branches of a block are drawn, and so many steps of one.
+/// Upper bounds on the number of branches that are drawn, and on the steps of a branch.
 const MOST_BRANCHES: usize = 6;
 const MOST_STEPS: usize = 5;
-/// So many characters of a step are shown.
+/// Upper bound on the characters of a step.
 const CHARACTERS: usize = 22;
 
-/// One node, or one step, as a box.
+/// Returns one node, or one step, as a box.
 pub fn chip(text: &str) -> String {
     format!("<span class=\"chip\">{}</span>", cut_to(text, CHARACTERS))
 }
 
-/// A lane per branch, and one for what comes after their sum.
+/// Draws a lane for each branch, and one for the steps after their sum.
 pub fn before(block: &BlockReport) -> String {
     let branches = &block.steps.branches;
     let mut html: String = branches.iter().take(MOST_BRANCHES).map(|steps| lane(steps)).collect();
@@ -35,7 +35,8 @@ pub fn before(block: &BlockReport) -> String {
     html
 }
 
-/// A lane per convolution that it becomes, and per branch that stays as it is.
+/// Draws a lane for each convolution that the block becomes, and for each branch that stays as
+/// it is.
 pub fn after(block: &BlockReport) -> String {
     let convolutions = block.geometry.iter().map(|shape| vec![Arc::from(kernel(shape))]);
     let stays = |steps: &&Vec<Arc<str>>| steps.iter().any(|step| is_tensor(step));

@@ -1,13 +1,13 @@
-//! What the report was made of and by: the files, the command, choices and their limits, and
-//! where the time went.
+//! How the report was made: the files, the command, its options and limits, and the time that
+//! each step took.
 //!
-//! Knows the report's data; not what was found.
+//! Knows the report's data; does not know what was found.
 
 use crate::report::Report;
 use crate::report::html::markup::{LISTED, UNKNOWN, fact, grouped_if_known, put, sentence, shown};
 use crate::report::html::origin::Origin;
 
-/// What was read and written.
+/// Returns the section about the files that were read and written.
 pub fn files(report: &Report) -> String {
     let mut html = "<h2>Files</h2>\n<div class=\"scroll\"><table><tr><th></th><th>file</th>\
                     <th class=\"n\">bytes</th><th>SHA-256</th></tr>\n"
@@ -34,7 +34,7 @@ pub fn files(report: &Report) -> String {
     html
 }
 
-/// The command, what it asked for, what the checks were held to, and where the time went.
+/// Returns the section about the command, its options, the bounds of the checks, and the time.
 pub fn request(report: &Report, origin: Option<&Origin>) -> String {
     let mut html = "<h2>How this was made</h2>\n".to_owned();
     html.extend(origin.map(Origin::shown));
@@ -52,7 +52,7 @@ pub fn request(report: &Report, origin: Option<&Origin>) -> String {
     html
 }
 
-/// So many bytes a GiB has.
+/// The bytes of one GiB.
 const GIB: f64 = (1_u64 << 30) as f64;
 
 type FactRows = Vec<(&'static str, String)>;

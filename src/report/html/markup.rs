@@ -1,18 +1,19 @@
 //! Text and numbers as they may stand in a page.
 //!
-//! Names in a model are anybody's: each goes through [`shown`], sentences that hold names
-//! through [`sentence`]. Knows nothing of a report.
+//! A name in a model may hold any character: names go through [`shown`], and sentences with
+//! names through [`sentence`]. Knows nothing of a report.
 
 use crate::report::escape::is_unsafe;
 use crate::report::words::{counted, cut_in_the_middle};
 
-/// So many characters of a name are shown at each end, and as many words of a sentence as of both.
+/// Number of characters of a name that are shown at each end; a sentence is cut after twice as
+/// many words.
 const AT_EACH_END: usize = 80;
 
-/// So many places, outputs or side files are listed.
+/// Upper bound on the number of places, outputs or side files that are listed.
 pub const LISTED: usize = 2_000;
 
-/// Appends formatted text to a string; that cannot fail.
+/// Appends formatted text to a string, which cannot fail.
 macro_rules! put {
     ($to:expr, $($argument:tt)*) => {{
         use std::fmt::Write as _;
@@ -21,8 +22,9 @@ macro_rules! put {
 }
 pub(super) use put;
 
-/// `text` as it may stand in the page: escaped, with what would steer a terminal or turn
-/// the direction of the text spelled out, and what is too long left out in the middle.
+/// Returns `text` as it may stand in the page: escaped, with characters that would control a
+/// terminal or change the direction of the text spelled out, and with the middle of a long text
+/// left out.
 pub fn shown(text: &str) -> String {
     let count = text.chars().count();
     let more = count.saturating_sub(AT_EACH_END.saturating_mul(2));
@@ -49,26 +51,26 @@ fn escaped(text: impl Iterator<Item = char>) -> String {
     shown
 }
 
-/// A name where there is little room, cut in the middle.
+/// Returns a name for a narrow place, shortened in the middle.
 pub fn cut(name: &str) -> String {
-    /// So many characters are shown there.
+    /// Upper bound on the characters of such a name.
     const SHORT: usize = 40;
     cut_to(name, SHORT)
 }
 
-/// `text` in no more than `most` characters, cut in the middle.
+/// Returns `text` in at most `most` characters, shortened in the middle.
 pub fn cut_to(text: &str, most: usize) -> String {
     shown(&cut_in_the_middle(text, most))
 }
 
-/// A sentence, which may be longer than a name.
+/// Returns a sentence as it may stand in the page; it may be longer than a name.
 pub fn sentence(text: &str) -> String {
     let words: Vec<String> =
         text.split(' ').take(AT_EACH_END.saturating_mul(2)).map(shown).collect();
     words.join(" ")
 }
 
-/// That a list has more entries, each a `noun`, than are `listed`; empty if it has not.
+/// Says that of `all` entries, each a `noun`, only some are `listed`; empty if all are.
 pub fn left_out(all: usize, listed: usize, noun: &str) -> String {
     match all.checked_sub(listed) {
         None | Some(0) => String::new(),
@@ -80,15 +82,15 @@ pub fn left_out(all: usize, listed: usize, noun: &str) -> String {
     }
 }
 
-/// A row of a list of facts, of which both parts are safe.
+/// Returns a row of a list of facts; both parts must be safe markup.
 pub fn fact(what: &str, value: &str) -> String {
     format!("<dt>{what}</dt><dd>{value}</dd>")
 }
 
-/// What stands where a number is not known.
+/// The text in the place of a number that is not known.
 pub const UNKNOWN: &str = "–";
 
-/// `1234567` as `1,234,567`, to the next whole number.
+/// Formats a number, rounded to a whole one, with separators: `1234567` as `1,234,567`.
 pub fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
@@ -101,12 +103,12 @@ pub fn grouped(number: f64) -> String {
     text
 }
 
-/// As [`grouped`], of a number that may be unknown.
+/// Formats a number that may be unknown, as [`grouped`] does.
 pub fn grouped_if_known(number: Option<f64>) -> String {
     number.map_or_else(|| UNKNOWN.to_owned(), grouped)
 }
 
-/// A magnitude: with three decimals, or with an exponent where these say nothing.
+/// Formats a magnitude with three decimals, or with an exponent if these would show too little.
 pub fn magnitude(value: f64) -> String {
     if value == 0.0 || (1e-3..1e4).contains(&value.abs()) {
         format!("{value:.3}")

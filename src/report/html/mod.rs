@@ -1,13 +1,14 @@
-//! The report as one page that needs nothing else: no script, no font, no request.
+//! The report as one HTML page that needs nothing else: no script, no font, no request.
 //!
-//! [`page`] puts its sections one under the other, in the `frame` of every page: the `verdict`,
+//! [`page`] puts the sections one below the other into the `frame` of every page: the `verdict`,
 //! the `totals`, the whole `model` drawn as `lanes`, the `savings`, the `blocks` with their
-//! `charts` and `drawing`, what `stays`; and in `made` what the report was made of and by, with its
-//! [`Origin`], which no other form of a report has. Many models have an [`index`]. Names in a
-//! model are anybody's: each goes through `markup`, and the page's own policy forbids whatever
-//! might come through all the same. What could be very long is cut, and the page says so; the JSON
-//! report has everything.
-//! Knows the report's data and nothing of how they came about.
+//! `charts` and `drawing`, and what `stays`; `made` says how the report was made, with its
+//! [`Origin`], which no other form of a report has. Many models have an [`index`]. A name in a
+//! model may hold any character: each goes through `markup`, and the page's content security
+//! policy blocks whatever might get through nevertheless. Whatever could be very long is cut,
+//! and the page says so; the JSON report has everything.
+//!
+//! Knows the report's data; does not know where they come from.
 
 mod blocks;
 mod charts;
@@ -34,10 +35,10 @@ use crate::report::verdict::findings;
 use crate::report::{Average, Report};
 use crate::verify::outcome::Outcome;
 
-/// So many sizes of kernels have their average magnitude shown.
+/// Upper bound on the number of kernel sizes whose average magnitude is shown.
 const SIZES: usize = 40;
 
-/// The page; without an `origin` it names no command and no date.
+/// Returns the page; without an `origin` it names no command and no date.
 pub fn page(report: &Report, origin: Option<&Origin>) -> String {
     let mut heat_maps = HeatMaps::default();
     let sections = [
@@ -60,7 +61,8 @@ pub fn page(report: &Report, origin: Option<&Origin>) -> String {
     sections.concat()
 }
 
-/// The proofs of the blocks and the run of the whole model; empty without both.
+/// Returns the section about the proofs of the blocks and the run of the whole model; empty if
+/// there is neither.
 fn verification(report: &Report) -> String {
     if report.largest_proof_error().is_none() && report.run.is_none() {
         return String::new();
@@ -93,7 +95,7 @@ fn verification(report: &Report) -> String {
     html
 }
 
-/// What became of the channels' magnitudes; empty if that was not asked for.
+/// Returns the section about int8 weights; empty if neither weights nor outputs were examined.
 fn quantization(report: &Report) -> String {
     let are_compared = report.blocks.iter().any(|block| block.weights.is_some());
     if !are_compared && report.int8_outputs.is_none() {
@@ -126,7 +128,7 @@ fn quantization(report: &Report) -> String {
     html
 }
 
-/// The average magnitude of the kernels of each size.
+/// Returns the section with the average magnitudes of the kernels of each size.
 fn averages(averages: &[Average], heat_maps: &mut HeatMaps) -> String {
     if averages.is_empty() {
         return String::new();
@@ -151,7 +153,7 @@ fn averages(averages: &[Average], heat_maps: &mut HeatMaps) -> String {
     html
 }
 
-/// The nodes that no longer compute what the file said.
+/// Returns the section about the nodes that no longer compute what the file said.
 fn converted(report: &Report) -> String {
     let converted = &report.notes.converted_nodes;
     let rows = converted.iter().map(|node| (shown(&node.node), node.change.to_owned()));
@@ -164,8 +166,8 @@ fn converted(report: &Report) -> String {
     )
 }
 
-/// A section with a table of nodes and what is said of each, all of it safe; empty without
-/// rows.
+/// Returns a section with a table of nodes and what is said of each, all of it safe markup;
+/// empty if there are no rows.
 fn table_of_nodes(
     head: &str,
     column: &str,
@@ -192,7 +194,7 @@ mod tests {
     use crate::affine::{Comparison, Int8Weights, Magnitude, Spread};
     use crate::report::{BlockCost, BlockReport, BlockSteps, Layer, Layers, Mode};
 
-    /// Many blocks, long names, large kernels: the page stays one that browsers open.
+    /// With many blocks, long names and large kernels, browsers can still open the page.
     #[test]
     fn a_large_report_is_cut_and_says_so() {
         let name = "<".repeat(10_000);

@@ -1,7 +1,8 @@
-//! The whole model before and after as one drawing: an overview of all nodes, and under it the
+//! The whole model before and after as one drawing: an overview of all nodes, and below it the
 //! layers in order, stage by stage.
 //!
-//! A block has one colour wherever it is drawn. Knows layers and blocks; not what they compute.
+//! A block has the same colour wherever it is drawn. Knows layers and blocks; does not know what
+//! they compute.
 
 #![allow(clippy::arithmetic_side_effects, reason = "coordinates, and counts of what is in memory")]
 
@@ -12,26 +13,27 @@ use crate::report::html::markup::{cut, put};
 use crate::report::words::counted;
 use crate::report::{BlockReport, Layer, Layers, Report};
 
-/// So many rows are drawn.
+/// Upper bound on the number of rows that are drawn.
 const MOST_ROWS: usize = 1_000;
-/// So many rows a stage has before a strided layer begins the next one, and at most.
+/// The number of rows after which a strided layer begins the next stage, and the upper bound on
+/// the rows of a stage.
 const ROWS_OF_STAGE: Range<usize> = 8..100;
-/// Stages are open if the model has no more rows.
+/// Upper bound on the rows of a model whose stages are all open.
 const FEW_ROWS: usize = 40;
-/// So many kinds of nodes in a row are named between two blocks.
+/// Upper bound on the number of entries, each for equal nodes in a row, between two blocks.
 const OPERATORS: usize = 24;
-/// So many colours there are; blocks take them in turn.
+/// Number of colours, which blocks take in turn.
 const COLOURS: usize = 6;
 
-/// A block, or the nodes that stay between two blocks: each operator and how often it stands in
-/// a row.
+/// A row: a block, or the nodes between two blocks as a list of operators, each with the number
+/// of its nodes that stand in a row.
 enum DrawnRow<'r> {
     Block {
         number: usize,
         block: &'r BlockReport,
         removed: usize,
     },
-    /// Constants and the like that nothing reads any more.
+    /// Constants and other nodes that nothing reads any more.
     Unread(Vec<(&'r str, usize)>),
     Stays {
         operators: Vec<(&'r str, usize)>,
@@ -43,7 +45,7 @@ enum DrawnRow<'r> {
 }
 
 impl DrawnRow<'_> {
-    /// Nodes before and after.
+    /// Returns the number of nodes before and after.
     fn nodes(&self) -> [usize; 2] {
         match self {
             DrawnRow::Block { block, removed, .. } => [*removed, block.after.nodes],
@@ -55,7 +57,8 @@ impl DrawnRow<'_> {
         }
     }
 
-    /// Whether it makes fewer positions than it reads.
+    /// Whether a stage may begin here: the output has fewer positions than the input, or a body
+    /// begins.
     fn is_strided(&self) -> bool {
         match self {
             DrawnRow::Block { block, .. } => {
@@ -68,7 +71,7 @@ impl DrawnRow<'_> {
     }
 }
 
-/// The drawing; empty of a model that was not read, and of one without blocks.
+/// Returns the section with the drawing; empty without layers or without blocks.
 pub fn model(report: &Report) -> String {
     let Some(layers) = report.layers.as_ref().filter(|_| !report.blocks.is_empty()) else {
         return String::new();
@@ -111,7 +114,8 @@ pub fn model(report: &Report) -> String {
     html
 }
 
-/// What is drawn row by row: nodes that stay stand together, and so do those that go unread.
+/// Returns the rows of the drawing; consecutive nodes that stay share a row, and so do those
+/// that nothing reads any more.
 fn rows<'r>(layers: &'r Layers, blocks: &'r [BlockReport]) -> Vec<DrawnRow<'r>> {
     let mut rows: Vec<DrawnRow> = Vec::new();
     for layer in &layers.layers {
@@ -145,7 +149,7 @@ fn rows<'r>(layers: &'r Layers, blocks: &'r [BlockReport]) -> Vec<DrawnRow<'r>> 
     rows
 }
 
-/// Adds one node to those in a row, of which equal ones are counted together.
+/// Appends one node to a list of operators, in which equal ones in a row are counted together.
 fn count<'r>(operators: &mut Vec<(&'r str, usize)>, operator: &'r str) {
     match operators.last_mut().filter(|(last, _)| *last == operator) {
         Some((_, count)) => *count += 1,
@@ -153,7 +157,7 @@ fn count<'r>(operators: &mut Vec<(&'r str, usize)>, operator: &'r str) {
     }
 }
 
-/// The rows cut where the positions become fewer.
+/// Cuts the rows into stages, where the number of positions becomes smaller.
 fn stages<'r, 'b>(rows: &'r [DrawnRow<'b>]) -> Vec<&'r [DrawnRow<'b>]> {
     let mut begins = vec![0];
     for (at, row) in rows.iter().enumerate() {
@@ -172,7 +176,7 @@ fn sum(rows: &[DrawnRow]) -> [usize; 2] {
     [nodes().map(|[before, _]| before).sum(), nodes().map(|[_, after]| after).sum()]
 }
 
-/// The first and the last block of a stage.
+/// Names the first and the last block of a stage; `None` if it has no block.
 fn names(stage: &[DrawnRow]) -> Option<String> {
     let mut blocks = stage.iter().filter_map(|row| match row {
         DrawnRow::Block { block, .. } => Some(&block.name),
@@ -185,7 +189,7 @@ fn names(stage: &[DrawnRow]) -> Option<String> {
     })
 }
 
-/// All nodes side by side, before and after, on one scale.
+/// Draws all nodes side by side, before and after, on the same scale.
 fn overview(rows: &[DrawnRow], [before, after]: [usize; 2]) -> String {
     let most = before.max(after);
     format!(
@@ -195,7 +199,7 @@ fn overview(rows: &[DrawnRow], [before, after]: [usize; 2]) -> String {
     )
 }
 
-/// The nodes of one side, `all` together, as a strip on which `most` would fit.
+/// Draws `all` nodes of one side as a strip that has room for `most` nodes.
 fn strip(
     rows: &[DrawnRow],
     what: &str,
@@ -221,7 +225,7 @@ fn strip(
     html
 }
 
-/// A row: of a block what it was, an arrow, and what it is.
+/// Draws a row; for a block, what it was, an arrow, and what it becomes.
 fn drawn(row: &DrawnRow) -> String {
     match row {
         DrawnRow::Block { number, block, removed } => format!(
@@ -252,7 +256,7 @@ fn drawn(row: &DrawnRow) -> String {
     }
 }
 
-/// Nodes in a row.
+/// Draws a list of operators.
 fn chips(operators: &[(&str, usize)]) -> String {
     let chips = operators.iter().take(OPERATORS).map(|&(operator, count)| match count {
         1 => chip(operator),

@@ -1,7 +1,7 @@
-//! The command that made a report, and when: on the page alone, since data that are made twice
-//! are to be the same.
+//! The command that made a report, and its date. Only the page has them, so that the data of a
+//! repeated conversion are the same.
 //!
-//! Knows a caller's words and the clock; no report.
+//! Knows a command and the clock; does not know a report.
 
 #![allow(clippy::arithmetic_side_effects, reason = "days and seconds of a clock in 128 bits")]
 
@@ -9,23 +9,23 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::report::html::markup::sentence;
 
-/// What made a report, and when.
+/// The command that made a report, and its date.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Origin {
-    /// The command, as it may be given once more.
+    /// The command, as it can be given again.
     pub command: String,
-    /// When.
+    /// The time at which the report was made.
     pub date: SystemTime,
 }
 
 impl Origin {
-    /// That of `command` at this moment.
+    /// Creates the origin of a report that `command` makes now.
     pub fn now(command: String) -> Self {
         Origin { command, date: SystemTime::now() }
     }
 
-    /// The same, as it stands on the page.
+    /// Returns the command and the date as they stand on the page.
     pub(super) fn shown(&self) -> String {
         format!(
             "<p><code>{}</code></p>\n<p class=\"soft\">{}</p>\n",
@@ -35,7 +35,7 @@ impl Origin {
     }
 }
 
-/// `2026-11-28 00:49 UTC`.
+/// Formats a time: `2026-11-28 00:49 UTC`.
 fn date(of: SystemTime) -> String {
     let seconds = match of.duration_since(UNIX_EPOCH) {
         Ok(after) => i128::from(after.as_secs()),
@@ -47,17 +47,17 @@ fn date(of: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
 }
 
-/// The day of the Gregorian calendar that is so many `days` after 1970-01-01. Years are taken to
-/// begin in March, so that the day of a leap year is their last one.
+/// Returns year, month and day of the Gregorian calendar, `days` days after 1970-01-01. Years
+/// are taken to begin in March, so that the leap day is the last day of a year.
 fn civil(days: i128) -> (i128, i128, i128) {
     const DAYS_OF_400_YEARS: i128 = 146_097;
-    /// From 0000-03-01 to 1970-01-01.
+    /// Number of days from 0000-03-01 to 1970-01-01.
     const BEFORE_1970: i128 = 719_468;
     let days = days + BEFORE_1970;
     let (era, day) = (days.div_euclid(DAYS_OF_400_YEARS), days.rem_euclid(DAYS_OF_400_YEARS));
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
-    // Five months from March on have 153 days.
+    // Five consecutive months from March on have 153 days.
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };

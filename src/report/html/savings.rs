@@ -1,16 +1,16 @@
-//! Which blocks save most, as bars.
+//! The blocks that save most, with a bar for each.
 //!
-//! Knows savings and how text is marked up.
+//! Knows savings and how text is marked up; does not count them.
 
 use crate::report::BlockReport;
 use crate::report::html::markup::{cut, put, shown};
 use crate::report::savings::{Saved, Savings};
 use crate::report::words::{amount, branches_and_norms};
 
-/// So many blocks are told.
+/// Upper bound on the number of blocks that are listed.
 const MOST: usize = 10;
 
-/// The blocks that save most; empty if none saves anything.
+/// Returns the section about the blocks that save most; empty if none saves anything.
 pub fn savings(blocks: &[BlockReport]) -> String {
     let savings = Savings::of(blocks);
     let Some((_, largest)) = savings.blocks.first().filter(|(_, saved)| *saved > 0.0) else {

@@ -1,18 +1,18 @@
-//! What stays on the page: places that were left alone and channels without a factor, each
-//! reason once, with what helps.
+//! What stays as it is: places that were left alone, and channels without a factor, with each
+//! reason once and what helps.
 //!
-//! Knows the places and their reasons; not how these were found.
+//! Knows the places and their reasons; does not know how these were found.
 
 use crate::report::groups::{Group, groups};
 use crate::report::html::markup::{LISTED, left_out, put, sentence, shown};
 use crate::report::{Equalization, LeftAlone};
 
-/// So many reasons are told.
+/// Upper bound on the number of reasons that are listed.
 const REASONS: usize = 200;
-/// So many names stand beside a reason before the others are folded away.
+/// Number of names that stand beside a reason; the others are folded away.
 const NAMED: usize = 3;
 
-/// The places that were left alone, by their reasons; empty if there are none.
+/// Returns the section about the places that were left alone; empty if there are none.
 pub fn left_alone(places: &[LeftAlone]) -> String {
     if places.is_empty() {
         return String::new();
@@ -37,7 +37,8 @@ pub fn left_alone(places: &[LeftAlone]) -> String {
     html
 }
 
-/// The names of a group's places, of which the page lists no more than so many in all.
+/// Returns the names of a group's places. `listed` counts the folded names of the whole page, of
+/// which there are at most [`LISTED`].
 fn names(group: &Group, listed: &mut usize) -> String {
     let name = |place: &&LeftAlone| format!("<code>{}</code>", shown(&place.node));
     let (first, others) = group.places.split_at(group.places.len().min(NAMED));
@@ -59,8 +60,8 @@ fn names(group: &Group, listed: &mut usize) -> String {
     html
 }
 
-/// What became of the factors of channels, and why tensors have none; empty if they were not
-/// asked for.
+/// Returns the section about scaling channels, with the reasons why tensors have no factor;
+/// empty if it was not asked for.
 pub fn without_factors(equalization: Option<&Equalization>) -> String {
     let Some(own) = equalization else { return String::new() };
     let mut html =

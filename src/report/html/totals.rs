@@ -1,11 +1,11 @@
 //! The sizes of the whole model, before and after.
 //!
-//! Knows sizes and how text is marked up.
+//! Knows sizes and how text is marked up; does not count anything.
 
 use crate::report::html::markup::{grouped_if_known, put};
 use crate::report::{Change, Size};
 
-/// The sizes of the whole model.
+/// Returns the section with the sizes of the whole model.
 pub fn totals(sizes: &Change<Size>) -> String {
     let mut html =
         "<h2>Totals</h2>\n<div class=\"scroll\"><table><tr><th></th><th class=\"n\">before</th>\
@@ -36,7 +36,7 @@ pub fn totals(sizes: &Change<Size>) -> String {
     html
 }
 
-/// By how much something grew; empty if that is not known.
+/// Returns by how much a quantity grew, in percent; empty if that is not known.
 pub fn percent(before: Option<f64>, after: Option<f64>) -> String {
     match (before, after) {
         (Some(before), Some(after)) if before == after => "0 %".to_owned(),

@@ -1,13 +1,13 @@
-//! How a conversion ended.
+//! How the conversion ended, at the top of the page.
 //!
-//! Knows the report's data and how text is marked up.
+//! Knows the report's data and how text is marked up; does not judge anything itself.
 
 use crate::report::html::markup::{put, sentence};
 use crate::report::verdict::{self, Finding, Standing};
 use crate::report::words;
 use crate::report::{Ending, Report};
 
-/// How it ended, and what a user has to know beside that.
+/// Returns the section that says how the conversion ended, and what else a user should know.
 pub fn verdict(report: &Report) -> String {
     let (class, text) = ending(report);
     let mut html = format!("<div class=\"verdict {class}\"><strong>{text}</strong>");
@@ -40,7 +40,7 @@ pub fn verdict(report: &Report) -> String {
     html
 }
 
-/// How it ended in a sentence, and the class of that in the style sheet.
+/// Returns how the conversion ended: the class in the style sheet, and a sentence.
 pub fn ending(report: &Report) -> (&'static str, String) {
     let fused = words::blocks_fused(report);
     let found = verdict::verdict(report).filter(|_| report.outcome != Ending::Failed);
