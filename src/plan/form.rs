@@ -340,7 +340,8 @@ fn of_parts<L: Linear>(
     outer: &Term<L>,
     inner: &[Term<L>],
 ) -> Option<Result<Vec<Term<L>>, Refusal>> {
-    let is_kernel = outer.kind == TermKind::Conv && outer.inner.is_none() && !outer.has_views();
+    let is_kernel =
+        outer.kind == TermKind::Conv && outer.inner.is_none() && outer.before.is_empty();
     let parts: BTreeSet<Option<Part>> = inner.iter().map(Term::part).collect();
     let are_parts =
         inner.len() > 1 && parts.len() == inner.len() && Part::make_a_whole(parts.into_iter());
@@ -348,14 +349,15 @@ fn of_parts<L: Linear>(
     let windows = outer.map.geometry().windows.clone();
     let row = Arc::new(KernelOfRow { of: outer.root, windows });
     let parts = inner.iter().filter_map(|term| Some((term.part()?, term)));
-    let mut terms = parts.map(|(part, term)| {
+    let shift = outer.map.shift_alone();
+    // Views behind it are of each part's, and the shift counts once, in front of them.
+    let terms = parts.enumerate().map(|(number, (part, term))| {
         let map = outer.map.of_part(&part)?;
+        let map = if number == 0 { shift.after(&map)? } else { map };
         let in_row = outer.in_row.clone().or_else(|| Some(Arc::clone(&row)));
         Term { map, in_row, ..outer.clone() }.of(&Term { part: None, ..term.clone() })
     });
-    let shift = outer.map.shift_alone();
-    let first = terms.next()?.and_then(|first| first.mapped(&shift, outer.kind));
-    Some(std::iter::once(first).chain(terms).collect())
+    Some(terms.collect())
 }
 
 /// Returns `outer` of `inner` as two kernels, if the sizes of the tensor between them are known
