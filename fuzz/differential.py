@@ -43,7 +43,7 @@ KEPT_FINDINGS = 100
 LOOKED_AT = 4
 # A RAM disk for the files: the tool syncs what it writes, which on a real disk takes longer than all else.
 IN_MEMORY = Path("/dev/shm")
-VERIFICATION_FAILED, SOMETHING_TO_FUSE, LARGEST_EXIT_CODE = 3, 5, 7
+VERIFICATION_FAILED, SOMETHING_TO_FUSE, LARGEST_EXIT_CODE = 3, 5, 8
 
 # Kind of finding -> what it means.
 KINDS = {

@@ -101,7 +101,9 @@ impl Search<'_, '_, '_, '_> {
     /// others, which is written between two Transposes.
     pub fn summed(&mut self, best: &Candidate) -> Option<Candidate> {
         let kernels = best.form.terms.iter().filter(|term| term.kind == TermKind::Conv);
-        let roots: BTreeSet<ValueId> = kernels.map(|term| term.root).collect();
+        let mut roots: Vec<ValueId> = kernels.map(|term| term.root).collect();
+        roots.sort_unstable();
+        roots.dedup();
         for root in roots {
             let former = self.net.former(root).filter(|_| self.refused.allows(root));
             let Some((id, through)) = former.and_then(|id| Some((id, self.way_to_one_term(id)?)))
@@ -123,8 +125,11 @@ impl Search<'_, '_, '_, '_> {
     /// Returns the nodes through which the sum of node `id` is read until it is one term, the
     /// last node of the graph first; `None` if it does not become one, or a limit is met.
     fn way_to_one_term(&mut self, id: NodeId) -> Option<Vec<NodeId>> {
+        let terms = self.net.terms(id);
+        if terms.len() < 2 || terms.iter().any(|term| term.part.is_some()) {
+            return None;
+        }
         let mut sum = Candidate::at(self.net, id)?;
-        let is_whole = sum.form.terms.iter().all(|term| term.part.is_none());
         let mut through = Vec::new();
         while sum.form.terms.len() > 1 {
             let terms = sum.form.terms.iter().filter(|term| self.refused.allows(term.root));
@@ -134,7 +139,7 @@ impl Search<'_, '_, '_, '_> {
             }
             through.push(last);
         }
-        (is_whole && !through.is_empty()).then_some(through)
+        Some(through)
     }
 
     /// Returns the node that makes the root of `term`; `None` if `term` is a kernel, something

@@ -58,12 +58,12 @@ pub struct Agreement {
 }
 
 impl Outcome {
-    /// Returns the largest relative difference of an output; 0 if none were compared.
-    pub fn largest_error(&self) -> f64 {
+    /// Returns the largest relative difference of an output; `None` if none were compared.
+    pub fn largest_error(&self) -> Option<f64> {
         match self {
-            Outcome::Agreed(agreement) => agreement.largest_error(),
-            Outcome::Differs { error, .. } => *error,
-            Outcome::Broken(_) | Outcome::NotRun(_) => 0.0,
+            Outcome::Agreed(agreement) => Some(agreement.largest_error()),
+            Outcome::Differs { error, .. } => Some(*error),
+            Outcome::Broken(_) | Outcome::NotRun(_) => None,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::report::html::origin::Origin;
 use crate::report::html::totals::percent;
 use crate::report::html::verdict::ending;
 use crate::report::words::counted;
-use crate::report::{Change, Ending, Report, Size};
+use crate::report::{Change, Ending, Outcome, Report, Size};
 
 /// Upper bound on the number of models that are listed.
 const MODELS: usize = 20_000;
@@ -29,8 +29,7 @@ pub struct IndexRow {
     sizes: Change<Size>,
     /// Number of places that are left alone.
     stays: usize,
-    /// The largest difference of an output of both models, 0 if no outputs were compared; `None`
-    /// if no run was tried.
+    /// The largest difference of an output of both models; `None` if no outputs were compared.
     error: Option<f64>,
 }
 
@@ -48,7 +47,7 @@ impl IndexRow {
             blocks: if report.outcome == Ending::Failed { 0 } else { report.blocks.len() },
             sizes: report.sizes,
             stays: report.near_misses.len(),
-            error: report.run.as_ref().map(|run| run.largest_error()),
+            error: report.run.as_ref().and_then(Outcome::largest_error),
         }
     }
 }

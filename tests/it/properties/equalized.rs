@@ -398,7 +398,7 @@ fn unbalanced_channels_are_balanced() {
         }
         assert!(told.proof.unwrap() < 1e-12 && told.tensors == 3, "{told:?}");
         assert_eq!(told.before.is_some(), is_given);
-        let error = told.run.unwrap().largest_error();
+        let error = told.run.unwrap().largest_error().unwrap();
         assert_eq!(error == 0.0, how == Equalize::Exact, "{how:?}: {error}");
         // Nothing but the three tensors changes.
         let (old, new) = (model, ModelProto::decode(written.as_slice()).unwrap());
