@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import StatisticsError, median
 
@@ -41,6 +42,8 @@ MODELS = {
     "resnet18_plain": ("plain ResNet-18: nothing to fuse", "architectures.py", PYTORCH, None),
     "resnet18_plain_external": ("plain ResNet-18, its weights in a side file", "architectures.py", PYTORCH, None),
     "vgg16": ("VGG-16 as an ACNet, 224²", "architectures.py", PYTORCH, 3),
+    "depthwise27": ("a 27×27 and a 5×5 depthwise kernel of 512 channels", "large_kernels.py", PEERS_ONLY, None),
+    "replknet31b": ("RepLKNet-31B, 224²", "large_kernels.py", PEERS_ONLY, 1),
     "wide": ("nine blocks of 2,048 channels, their weights in a side file", "chains.py", PEERS_ONLY, 1),
 }
 COPY, LOOK, UNVERIFIED, VERIFIED, RUNTIME = (
@@ -221,6 +224,9 @@ def targets(sizes, results):
     def peak(model, tool):
         return results[model][tool].median("peak")
 
+    def cpu(model, tool):
+        return results[model][tool].median("cpu")
+
     def ten_times(figure, tool):
         return lambda: figure("chain_10000", tool) / figure("chain_1000", tool)
 
@@ -245,6 +251,10 @@ def targets(sizes, results):
           for tool in OURS for what, figure in (("wall", wall), ("peak", peak))),
         ("10,000 blocks, matching alone: wall in s", 1,
          lambda: wall("chain_10000", LOOK)),
+        *((f"{MODELS[model][0]}, verified: {what}", limit, figure)
+          for model, seconds, most in (("depthwise27", 1, 0.064), ("replknet31b", 15, 0.6))
+          for what, limit, figure in (("CPU in s", seconds, partial(cpu, model, VERIFIED)),
+                                      ("peak in GB", most, lambda model=model: peak(model, VERIFIED) / GB))),
         ("nothing to fuse: wall ÷ copy", 1.2,
          lambda: wall("resnet18_plain", VERIFIED) / wall("resnet18_plain", COPY)),
         ("nothing to fuse, a side file: wall ÷ copy", 1.2,

@@ -3,6 +3,7 @@
 //! Knows reasons and the names of options; does not know how a caller writes these.
 
 use crate::affine::Refusal;
+use crate::onnx::float::Float;
 use crate::refusal::{Neighbour, NotLinear, Reason, Unfit};
 
 /// The first word of a text that says that nothing helps.
@@ -77,7 +78,7 @@ fn of_node(why: &NotLinear) -> &'static str {
         NotLinear::NotConstant(_) => {
             "Nothing, if that is intended (a dynamic convolution). Otherwise, fold constants first, with a simplifier (onnxsim, OnnxSlim)."
         }
-        NotLinear::Quantized(_) => "Fuse the float model, then quantize.",
+        NotLinear::Quantized(_) => "Nothing else.",
         NotLinear::Overridable(_) => "Leave out `keep_overridable`.",
         NotLinear::Open(_) => {
             "Fix the size with `input_shape`; if one input decides it, the report names that input."
@@ -137,8 +138,11 @@ fn of_refusal(refusal: &Refusal) -> &'static str {
 
 fn of_type(unfit: &Unfit) -> &'static str {
     match unfit {
-        Unfit::NotFinite(_) | Unfit::Imprecise { .. } => {
+        Unfit::NotFinite(Float::F16 | Float::Bf16) | Unfit::Imprecise { .. } => {
             "Fuse the float32 model, then convert it to the smaller type."
+        }
+        Unfit::NotFinite(Float::F32 | Float::F64) => {
+            "Nothing, unless a weight or statistic of the block is wrong."
         }
         Unfit::Disproportionate { .. } => "Nothing: the scale stays in front of the kernel.",
         Unfit::Border => {
