@@ -128,6 +128,14 @@ impl WindowAttributes {
 }
 
 impl WindowAxis {
+    /// Whether engines place windows with SAME padding differently, because it would be negative
+    /// for some sizes: it is at least `extent − stride`. The standard pads by 0 then; ONNX Runtime
+    /// crops by its half, rounded towards 0, so that of a total of −2 the first window begins at
+    /// the second element.
+    pub fn may_be_cropped(&self) -> bool {
+        self.extent().is_some_and(|extent| extent.saturating_add(2) <= self.stride)
+    }
+
     /// Returns the number of elements from the first of a window to its last, both included;
     /// `None` if the taps are unknown, or on overflow.
     pub fn extent(&self) -> Option<i64> {

@@ -208,10 +208,10 @@ fn equal_taps(
     }
     for (axis, window) in windows.iter().enumerate() {
         let axis = axis.saturating_add(2);
-        // If the padded axis is shorter than a window, engines that round a quotient of −½ to 0
-        // make one mean, of the elements that there are or of zeros, too; a convolution in its
-        // place makes none.
-        if window.stride > 1 && !own.auto_pad.is_same() {
+        // If the padded axis is shorter than a window, engines make an empty map, for which they
+        // run no convolution; or, if they round a quotient of −½ to 0, one mean, of the elements
+        // that there are or of zeros, too.
+        if !own.auto_pad.is_same() {
             valid.require(input, Property::Size(axis, SizeSet::AtLeast(least_size(window))));
         }
         if own.rounds_up {
@@ -263,6 +263,9 @@ fn windows(
         AutoPad::SameLower => Some(PadMode::SameLower),
         AutoPad::NotSet | AutoPad::Valid => None,
     };
+    if same.is_some() && own.axes.iter().any(WindowAxis::may_be_cropped) {
+        return Err(NotLinear::Unrepresentable("engines pad its windows in different ways"));
+    }
     let is_open = |(axis, own): (usize, &WindowAxis)| {
         own.stride > 1 && reader.sizes.size(input, axis.saturating_add(2)).is_err()
     };
