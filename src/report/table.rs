@@ -111,29 +111,16 @@ fn shortened(widths: &[usize], width: Option<usize>) -> Vec<usize> {
     shortened
 }
 
-/// Returns a row for each block, in the order of the model.
+/// Returns a row for each block, or for each kind of blocks if there are many, in the order of
+/// the model.
 fn looked(blocks: &[BlockReport]) -> Vec<Row> {
-    let head = ["block", "branches", "nodes", "parameters", "multiply-adds/position"];
-    let row = |block: &BlockReport| {
-        vec![
-            escaped(&block.name, |_| false).into_owned(),
-            escaped(&words::branches_and_norms(block), |_| false).into_owned(),
-            change(block, |cost| cost.nodes.to_string()),
-            change(block, |cost| cost.parameters.to_string()),
-            change(block, |cost| cost.multiply_adds_per_position.round().to_string()),
-        ]
-    };
-    std::iter::once(head.map(str::to_owned).to_vec()).chain(blocks.iter().map(row)).collect()
+    per_position(&kinds(blocks))
 }
 
 /// Returns a row for each block, or for each kind of blocks if there are many, with its share of
 /// the savings.
 fn converted(blocks: &[BlockReport]) -> Vec<Row> {
-    let mut kinds: Vec<AlikeBlocks> = if blocks.len() > MOST_ROWS {
-        AlikeBlocks::of_all(blocks)
-    } else {
-        blocks.iter().map(|block| AlikeBlocks { first: block, count: 1 }).collect()
-    };
+    let mut kinds = kinds(blocks);
     let sum = kinds.iter().map(AlikeBlocks::saved).try_fold(0.0, |sum, saved| Some(sum + saved?));
     match sum.filter(|&sum| sum > 0.0) {
         Some(sum) => {
@@ -154,14 +141,27 @@ fn converted(blocks: &[BlockReport]) -> Vec<Row> {
         // shares.
         None => {
             kinds.sort_by_key(|kind| std::cmp::Reverse(kind.parameters_saved()));
-            let head = ["block", "branches", "nodes", "parameters", "multiply-adds/position"];
-            let row = |kind: &AlikeBlocks| {
-                kind.row([change(kind.first, |cost| amount(cost.multiply_adds_per_position))])
-            };
-            let rows = kinds.iter().map(row);
-            std::iter::once(head.map(str::to_owned).to_vec()).chain(rows).collect()
+            per_position(&kinds)
         }
     }
+}
+
+/// Returns a row for each kind of blocks, with multiply-adds per position.
+fn per_position(kinds: &[AlikeBlocks]) -> Vec<Row> {
+    let head = ["block", "branches", "nodes", "parameters", "multiply-adds/position"];
+    let row = |kind: &AlikeBlocks| {
+        kind.row([change(kind.first, |cost| amount(cost.multiply_adds_per_position))])
+    };
+    std::iter::once(head.map(str::to_owned).to_vec()).chain(kinds.iter().map(row)).collect()
+}
+
+/// Returns the blocks one by one, or, if they are too many for a row each, those together that
+/// are alike.
+fn kinds(blocks: &[BlockReport]) -> Vec<AlikeBlocks<'_>> {
+    if blocks.len() > MOST_ROWS {
+        return AlikeBlocks::of_all(blocks);
+    }
+    blocks.iter().map(|block| AlikeBlocks { first: block, count: 1 }).collect()
 }
 
 /// Blocks with the same branches, number of norms, number of positions and costs.
