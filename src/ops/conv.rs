@@ -298,7 +298,7 @@ fn windows(
         let size = reader.sizes.known_size(input, number.saturating_add(2));
         if size.is_some_and(|size| size < least_size(&window)) {
             let why =
-                "engines make nothing, or other things, of a map that is smaller than a window";
+                "its input is smaller than a window, and engines differ in what they make of that";
             return Err(NotLinear::Unrepresentable(why));
         }
         windows.push(window);
